@@ -1,0 +1,192 @@
+"""``OFFLOAD_*`` and ``CELERY`` of ``app.config``, checked and frozen. The only reader of them."""
+
+from __future__ import annotations
+
+import difflib
+import typing as t
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .exceptions import ConfigError
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+__all__ = ["Settings"]
+
+DAY = 86_400.0
+MB = 1_000_000
+
+STORE_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
+BROKER_SCHEMES = (*STORE_SCHEMES, "amqp", "amqps", "pyamqp")
+
+#: Keys of other set-ups, and what to use here.
+REPLACED = {
+    "CELERY_BROKER_URL": "OFFLOAD_BROKER_URL (or OFFLOAD_URL, which serves both)",
+    "BROKER_URL": "OFFLOAD_BROKER_URL (or OFFLOAD_URL, which serves both)",
+    "CELERY_RESULT_BACKEND": "OFFLOAD_URL",
+    "RESULT_BACKEND": "OFFLOAD_URL",
+}
+#: The same for keys inside the ``CELERY`` dict: these four are derived from the ``OFFLOAD_`` keys.
+REPLACED_IN_CELERY = {
+    "broker_url": "OFFLOAD_BROKER_URL",
+    "broker_read_url": "OFFLOAD_BROKER_URL",
+    "broker_write_url": "OFFLOAD_BROKER_URL",
+    "result_backend": "OFFLOAD_URL",
+}
+RETENTION = {"succeeded": DAY, "failed": 7 * DAY, "cancelled": 7 * DAY}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of one app. Durations are in seconds, sizes in bytes.
+
+    :param url: The server that keeps the records; ``None`` stands for the embedded one.
+    :param broker_url: What carries the messages; ``None`` stands for :attr:`url`.
+    :param namespace: Prefix of all keys, so that apps can share a server.
+    :param publish_timeout: Most that an enqueue may block a request.
+    :param max_deliveries: Starts of one attempt after which a job that keeps killing its worker
+        is dead.
+    :param grace: How long a stopping worker waits for what it runs.
+    :param retention: How long a finished record is kept, by state.
+    :param directory: Where the embedded server and, by default, the files of jobs live.
+    :param celery: Further settings for Celery, in its own lower-case names.
+    """
+
+    directory: Path
+    url: str | None = None
+    broker_url: str | None = None
+    namespace: str = "offload"
+    publish_timeout: float = 2.0
+    max_deliveries: int = 5
+    grace: float = 25.0
+    max_payload: int = MB
+    max_result: int = MB
+    max_file: int = 50 * MB
+    max_log_lines: int = 1_000
+    max_streams: int = 100
+    retention: t.Mapping[str, float] = field(default_factory=lambda: dict(RETENTION))
+    dead_retention: float = 30 * DAY
+    jobs_prefix: str = "/jobs"
+    files_url: str
+    celery: t.Mapping[str, t.Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_app(cls, app: Flask) -> Settings:
+        """Read the settings of ``app``.
+
+        :raises ConfigError: A key is unknown, replaced by another one, or has a wrong value.
+        """
+        config = app.config
+        for key in REPLACED.keys() & config.keys():
+            raise ConfigError(f"{key} is not read by Flask-Offload. Set {REPLACED[key]}.")
+        for key in config:
+            if key.startswith("OFFLOAD_") and key not in READERS:
+                raise ConfigError(f"Unknown setting {key}.{_nearest(key, READERS)}")
+        directory = Path(app.instance_path) / "offload"
+        values: dict[str, t.Any] = {
+            "namespace": app.import_name.rpartition(".")[2] or "offload",
+            "files_url": str(directory / "files"),
+        }
+        for key, read in READERS.items():
+            # None means "not set", so that values can come from os.environ.get().
+            if config.get(key) is not None:
+                values[key.removeprefix("OFFLOAD_").lower()] = read(key, config[key])
+        return cls(directory=directory, celery=_celery(config.get("CELERY") or {}), **values)
+
+    def retain(self, state: str) -> float:
+        """Seconds for which a record that finished in ``state`` is kept."""
+        return self.dead_retention if state == "dead" else self.retention[state]
+
+
+def _nearest(key: str, known: t.Iterable[str]) -> str:
+    match = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {match[0]}?" if match else " See the page on settings for what there is."
+
+
+def _celery(value: t.Any) -> dict[str, t.Any]:
+    if not isinstance(value, t.Mapping):
+        raise ConfigError(f"CELERY must be a dict of Celery settings, not {value!r}.")
+    for key in REPLACED_IN_CELERY.keys() & value.keys():
+        raise ConfigError(f"CELERY[{key!r}] is not read. Set {REPLACED_IN_CELERY[key]}.")
+    return dict(value)
+
+
+def _text(key: str, value: t.Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{key} must be a text that is not empty, not {value!r}.")
+    return value
+
+
+def _url(schemes: tuple[str, ...]) -> t.Callable[[str, t.Any], str]:
+    def read(key: str, value: t.Any) -> str:
+        url = _text(key, value)
+        scheme = urlsplit(url).scheme
+        if scheme not in schemes:
+            raise ConfigError(
+                f"{key} starts with {scheme or url.split('/')[0]!r}. It must be one of: "
+                + ", ".join(f"{name}://" for name in schemes)
+                + "."
+            )
+        return url
+
+    return read
+
+
+def _seconds(key: str, value: t.Any) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1
+    if not 0 < seconds < float("inf") or isinstance(value, bool):
+        raise ConfigError(f"{key} must be seconds above 0 (a number or timedelta), not {value!r}.")
+    return seconds
+
+
+def _count(key: str, value: t.Any) -> int:
+    try:
+        count = int(value)
+    except (TypeError, ValueError):
+        count = -1
+    if count < 1 or isinstance(value, bool) or (isinstance(value, float) and value != count):
+        raise ConfigError(f"{key} must be a whole number of 1 or more, not {value!r}.")
+    return count
+
+
+def _prefix(key: str, value: t.Any) -> str:
+    prefix = _text(key, value)
+    if not prefix.startswith("/") or prefix.endswith("/") or "<" in prefix:
+        raise ConfigError(f"{key} must start with a slash and not end in one, not {value!r}.")
+    return prefix
+
+
+def _retention(key: str, value: t.Any) -> dict[str, float]:
+    if not isinstance(value, t.Mapping):
+        return dict.fromkeys(RETENTION, _seconds(key, value))
+    for state in value:
+        if state not in RETENTION:
+            raise ConfigError(f"{key} has no state {state!r}.{_nearest(str(state), RETENTION)}")
+    return RETENTION | {state: _seconds(f"{key}[{state!r}]", v) for state, v in value.items()}
+
+
+READERS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
+    "OFFLOAD_URL": _url(STORE_SCHEMES),
+    "OFFLOAD_BROKER_URL": _url(BROKER_SCHEMES),
+    "OFFLOAD_NAMESPACE": _text,
+    "OFFLOAD_PUBLISH_TIMEOUT": _seconds,
+    "OFFLOAD_MAX_DELIVERIES": _count,
+    "OFFLOAD_GRACE": _seconds,
+    "OFFLOAD_MAX_PAYLOAD": _count,
+    "OFFLOAD_MAX_RESULT": _count,
+    "OFFLOAD_MAX_FILE": _count,
+    "OFFLOAD_MAX_LOG_LINES": _count,
+    "OFFLOAD_MAX_STREAMS": _count,
+    "OFFLOAD_RETENTION": _retention,
+    "OFFLOAD_DEAD_RETENTION": _seconds,
+    "OFFLOAD_JOBS_PREFIX": _prefix,
+    "OFFLOAD_FILES_URL": _text,
+}
