@@ -1,0 +1,175 @@
+"""Connections whose every step, waiting for a free one included, keeps to one deadline.
+
+The connection itself is redis-py's, for its TLS, sockets, authentication and parser. Its client
+is not used: it gives each step a timeout of its own, and retries by itself, so that a hung server
+would cost a request a multiple of the publish budget.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import typing as t
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ..exceptions import ServerError
+
+__all__ = ["Connections", "Deadline", "StoreUnavailable"]
+
+
+class StoreUnavailable(ServerError):
+    """The server of ``OFFLOAD_URL`` could not be reached, did not answer in time, or refused.
+
+    :param sent: Whether a command had been sent, so that it may have taken effect.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A point in time by the monotonic clock."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        return cls(time.monotonic() + seconds)
+
+    def left(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self.at - time.monotonic())
+
+
+class Connections:
+    """A bounded pool of connections, safe across threads and forks.
+
+    :param url: As redis-py takes it; ``valkey://`` and ``valkeys://`` are understood too.
+    :param limit: Most connections of this process.
+    """
+
+    def __init__(self, url: str, *, limit: int = 50) -> None:
+        scheme, colon, rest = url.partition("://")
+        scheme = {"valkey": "redis", "valkeys": "rediss"}.get(scheme, scheme)
+        self.url = f"{scheme}{colon}{rest}"
+        # Only its settings are used: it knows how to turn a URL into a connection.
+        self._settings = redis.ConnectionPool.from_url(
+            self.url, retry=Retry(NoBackoff(), 0), decode_responses=True
+        )
+        self._limit = limit
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._free: deque[t.Any] = deque()
+        self._slots = threading.BoundedSemaphore(self._limit)
+
+    @contextmanager
+    def take(self, deadline: Deadline) -> t.Iterator[Link]:
+        """Borrow a connection.
+
+        :raises StoreUnavailable: None became free, or it could not be opened, in time.
+        """
+        if self._pid != os.getpid():
+            # A forked child must not talk on its parent's sockets.
+            self._reset()
+        free, slots = self._free, self._slots
+        if not slots.acquire(timeout=deadline.left()):
+            raise StoreUnavailable(
+                f"All {self._limit} connections to the server stayed busy.", sent=False
+            )
+        try:
+            try:
+                connection = free.pop()
+            except IndexError:
+                connection = self._settings.connection_class(**self._settings.connection_kwargs)
+            link = Link(connection, deadline)
+            try:
+                link.open()
+                yield link
+            except BaseException:
+                # Whatever it still holds belongs to a command that nobody waits for.
+                connection.disconnect()
+                raise
+            else:
+                free.append(connection)
+        finally:
+            slots.release()
+
+    def close(self) -> None:
+        """Close the connections that are free."""
+        while self._free:
+            self._free.pop().disconnect()
+
+
+class Link:
+    """One borrowed connection and its deadline."""
+
+    def __init__(self, connection: t.Any, deadline: Deadline) -> None:
+        self._connection = connection
+        self._deadline = deadline
+
+    def open(self) -> None:
+        """Connect, unless connected to a peer that is still there."""
+        connection = self._connection
+        with _translated(sent=False):
+            left = self._deadline.left()
+            if not left:
+                raise redis.TimeoutError("no time was left to connect")
+            if connection.is_connected:
+                try:
+                    # A free connection has nothing to read; one that has was closed by the
+                    # server, or is out of step.
+                    if connection.can_read():
+                        connection.disconnect()
+                except (redis.ConnectionError, OSError):
+                    connection.disconnect()
+            if not connection.is_connected:
+                connection.socket_connect_timeout = left
+                connection.socket_timeout = left
+                connection.connect()
+
+    def call(self, *command: t.Any) -> t.Any:
+        """Send one command and read its reply."""
+        (reply,) = self.pipeline([command])
+        if isinstance(reply, redis.ResponseError):
+            raise reply
+        return reply
+
+    def pipeline(self, commands: t.Sequence[tuple[t.Any, ...]]) -> list[t.Any]:
+        """Send several commands at once. An error of one command is its item of the reply."""
+        connection = self._connection
+        with _translated(sent=False):
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        replies: list[t.Any] = []
+        with _translated(sent=True):
+            for _ in commands:
+                left = self._deadline.left()
+                if not left:
+                    raise redis.TimeoutError("no answer in time")
+                try:
+                    replies.append(connection.read_response(timeout=left))
+                except redis.ResponseError as error:
+                    replies.append(error)
+        return replies
+
+
+@contextmanager
+def _translated(*, sent: bool) -> t.Iterator[None]:
+    try:
+        yield
+    except redis.AuthenticationError as error:
+        raise StoreUnavailable(
+            f"The server refused the user or password of OFFLOAD_URL ({error}).", sent=False
+        ) from error
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        raise StoreUnavailable(f"The server of OFFLOAD_URL is away ({error}).", sent=sent) from error

@@ -1,0 +1,63 @@
+"""The names of all keys. One hash tag for the whole namespace, so that a script may compute
+them and a cluster keeps them in one slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Keys"]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one namespace, and who removes each.
+
+    =================== ======= ==========================================================
+    key                 type    removed by
+    =================== ======= ==========================================================
+    ``job:<id>``        hash    its expiry, once finished
+    ``log:<id>``        list    its expiry, once finished
+    ``result:<id>``     string  its expiry
+    ``events``          stream  trimmed at each entry
+    ``jobs``            zset    prune, when the job is gone
+    ``owner:<owner>``   zset    prune, when the job is gone
+    ``expiry``          zset    prune
+    ``unconfirmed``     zset    confirm, start, prune
+    ``workers``         zset    prune
+    ``worker:<name>``   string  its expiry
+    =================== ======= ==========================================================
+    """
+
+    namespace: str
+
+    @property
+    def prefix(self) -> str:
+        """What every key starts with."""
+        return f"{{{self.namespace}}}:"
+
+    def job(self, job_id: str) -> str:
+        return f"{self.prefix}job:{job_id}"
+
+    def log(self, job_id: str) -> str:
+        return f"{self.prefix}log:{job_id}"
+
+    def result(self, job_id: str) -> str:
+        return f"{self.prefix}result:{job_id}"
+
+    def owner(self, owner: str) -> str:
+        return f"{self.prefix}owner:{owner}"
+
+    def worker(self, name: str) -> str:
+        return f"{self.prefix}worker:{name}"
+
+    @property
+    def events(self) -> str:
+        return f"{self.prefix}events"
+
+    @property
+    def jobs(self) -> str:
+        return f"{self.prefix}jobs"
+
+    @property
+    def workers(self) -> str:
+        return f"{self.prefix}workers"

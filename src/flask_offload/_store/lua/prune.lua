@@ -1,0 +1,23 @@
+#!lua flags=allow-oom
+-- Takes jobs whose time is over off all lists. KEYS: any of the namespace. ARGV: …, most at once.
+-- Returns the ids of the expired, whose files are to be removed.
+local gone = {}
+local due = redis.call('ZRANGEBYSCORE', prefix .. 'expiry', '-inf', stamp(now), 'LIMIT', 0, ARGV[4])
+for _, member in ipairs(due) do
+  local id, owners = string.match(member, '^(.*)\n(.*)$')
+  redis.call('ZREM', prefix .. 'expiry', member)
+  redis.call('ZREM', prefix .. 'jobs', id)
+  for _, owner in ipairs(cjson.decode(owners)) do
+    redis.call('ZREM', prefix .. 'owner:' .. owner, id)
+  end
+  redis.call('DEL', prefix .. 'job:' .. id, prefix .. 'log:' .. id, prefix .. 'result:' .. id)
+  gone[#gone + 1] = id
+end
+local late = redis.call('ZRANGEBYSCORE', prefix .. 'unconfirmed', '-inf', stamp(now), 'LIMIT', 0, ARGV[4])
+for _, id in ipairs(late) do
+  job_id, job = id, prefix .. 'job:' .. id
+  redis.call('ZREM', prefix .. 'unconfirmed', id)
+  -- Of a retry the mark stays: start needs it to let the older message carry on.
+  if tonumber(redis.call('HGET', job, 'starts') or 0) == 0 then settle() end
+end
+return gone
