@@ -82,7 +82,8 @@ class NewJob:
 class Started:
     """The answer to a worker that wants to start a job.
 
-    :param verdict: ``run``, ``wait`` (the enqueue is not confirmed yet), ``drop`` or ``dead``.
+    :param verdict: ``run``, ``wait`` (the enqueue is not confirmed yet), ``cancelled``, ``dead``
+        (started too often) or ``drop`` (a leftover message).
     :param why: For ``drop``, why; for ``wait``, the seconds after which it will be settled.
     """
 
@@ -228,14 +229,35 @@ class Store:
         )
         return Started(*answer)
 
-    def finish(self, job_id: str, state: str, result: str, fields: dict[str, str]) -> bool:
-        """Write result and state at once; false if the job was over already.
+    def finish(
+        self,
+        job_id: str,
+        state: str,
+        result: str = "",
+        fields: dict[str, str] | None = None,
+        *,
+        nesting: int = 0,
+        retries: int = 0,
+    ) -> bool:
+        """Write result and state at once.
 
         :param state: A :class:`JobState`, or empty for a Celery state of the user's own.
-        :param result: Celery's result, encoded.
+        :param result: Celery's result, encoded; empty where none is kept.
+        :return: False if the job was over, or has gone on to a newer attempt.
         """
-        keys = [self.keys.result(job_id)]
-        return bool(self._script("finish", job_id, state, result, json.dumps(fields), keys=keys))
+        args = (state, result, json.dumps(fields or {}), nesting, retries)
+        return bool(self._script("finish", job_id, *args, keys=[self.keys.result(job_id)]))
+
+    def requeue(self, job_id: str, *, nesting: int, retries: int, forgive: bool = False) -> bool:
+        """Note that the message of a running job went back to the broker.
+
+        :param forgive: The start does not count against the delivery limit.
+        """
+        return bool(self._script("requeue", job_id, nesting, retries, int(forgive)))
+
+    def cancel_requested(self, job_id: str) -> bool:
+        """Whether a running job is to be stopped."""
+        return bool(self.call("HEXISTS", self.keys.job(job_id), "cancel_requested"))
 
     def cancel(self, job_id: str, by: str, result: str) -> tuple[JobState, bool]:
         """Cancel a job.

@@ -23,6 +23,14 @@ local function set_fields(json)
   end
 end
 
+-- How an attempt compares with the one on record: above 0 it is newer, below 0 older.
+local function compare_attempt(nesting, retries)
+  local known = redis.call('HMGET', job, 'nesting', 'retries')
+  local by_nesting = nesting - tonumber(known[1] or 0)
+  if by_nesting ~= 0 then return by_nesting end
+  return retries - tonumber(known[2] or 0)
+end
+
 local function add_to_lists(owners)
   redis.call('ZADD', prefix .. 'jobs', stamp(now), job_id)
   for _, owner in ipairs(cjson.decode(owners)) do

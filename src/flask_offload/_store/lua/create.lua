@@ -4,18 +4,11 @@
 local fields, nesting, retries = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local state, delay, confirm_within = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 
-local old = redis.call('HMGET', job, 'state', 'nesting', 'retries', 'cancel_requested')
-local answer = 'created'
+local old = redis.call('HMGET', job, 'state', 'cancel_requested')
 if old[1] then
-  local old_nesting, old_retries = tonumber(old[2] or 0), tonumber(old[3] or 0)
-  local newer = nesting > old_nesting or (nesting == old_nesting and retries > old_retries)
   -- An enqueue of an id that exists adds nothing, also when that job has finished.
-  if FINAL[old[1]] or not newer then return 'exists' end
-  if old[4] then
-    finish_as('cancelled')
-    return 'cancelled'
-  end
-  answer = 'again'
+  if FINAL[old[1]] or compare_attempt(nesting, retries) <= 0 then return 'exists' end
+  if old[2] then return 'cancelled' end
 end
 
 set_fields(fields)
@@ -25,7 +18,7 @@ if delay > 0 then
 else
   redis.call('HDEL', job, 'due_at')
 end
-if answer == 'created' then
+if not old[1] then
   redis.call('HSET', job, 'created_at', stamp(now))
   add_to_lists(redis.call('HGET', job, 'owners') or '[]')
 end
@@ -34,4 +27,4 @@ if confirm_within > 0 then
   redis.call('ZADD', prefix .. 'unconfirmed', stamp(now + confirm_within), job_id)
 end
 event(state)
-return answer
+return old[1] and 'again' or 'created'

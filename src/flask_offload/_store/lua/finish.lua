@@ -1,16 +1,22 @@
 #!lua flags=allow-oom
--- KEYS: job, result. ARGV: …, state ('' for a state of the user's own), result, fields.
+-- KEYS: job, result. ARGV: …, state ('' for a state of the user's own), result ('' for none),
+-- fields, nesting, retries.
 -- Writes the result and the state of the record at once. The first finish wins; returns 0 if the
--- job was over.
+-- job was over, or has gone on to a newer attempt.
 local state, result, fields = ARGV[4], ARGV[5], ARGV[6]
 local current = redis.call('HGET', job, 'state')
-if current and FINAL[current] then return 0 end
--- A retry is made known after its message is out, so the new attempt may be running by now.
-if state == 'retrying' and current and current ~= 'retrying' then return 0 end
+if current then
+  if FINAL[current] then return 0 end
+  local age = compare_attempt(tonumber(ARGV[7]), tonumber(ARGV[8]))
+  -- That an attempt will be retried is told after the new one is out, which may be running by now.
+  if age < 0 and not (state == 'retrying' and current == 'retrying') then return 0 end
+end
 
-local keep = cjson.decode(retention)[state] or cjson.decode(retention).failed
-redis.call('SET', KEYS[2], result, 'PX', math.floor(keep * 1000))
-redis.call('PUBLISH', KEYS[2], result)
+if result ~= '' then
+  local keep = cjson.decode(retention)[state] or cjson.decode(retention).failed
+  redis.call('SET', KEYS[2], result, 'PX', math.floor(keep * 1000))
+  redis.call('PUBLISH', KEYS[2], result)
+end
 if not current then return 1 end
 set_fields(fields)
 if FINAL[state] then

@@ -1,0 +1,257 @@
+"""``current_job``: what a task may say to the person waiting.
+
+Nothing here waits for the server on the path of the task: progress and log lines are noted, and
+one thread a process sends what is new ten times a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import typing as t
+from collections import deque
+from contextvars import ContextVar
+
+from werkzeug.local import LocalProxy
+
+from ._jobs import Progress
+from ._store import StoreUnavailable
+from .exceptions import JobCancelled
+
+if t.TYPE_CHECKING:
+    from ._store import FileStore, NewJob, Store
+
+__all__ = ["CurrentJob", "JobLogHandler", "bind", "current_job", "running_job"]
+
+T = t.TypeVar("T")
+
+INTERVAL = 0.1
+#: How old the knowledge of a cancel may be when a task asks for it.
+CANCEL_CHECK = 0.5
+MASK = "•••"
+
+
+class CurrentJob:
+    """The job that runs here, as :data:`current_job` gives it.
+
+    Outside a job (a task called as a plain function, a test) the same calls do nothing, and
+    :meth:`track` just iterates.
+    """
+
+    #: The id of the job; empty outside a job.
+    id: str = ""
+    #: Which try this is, from 1.
+    attempt: int = 1
+
+    def __bool__(self) -> bool:
+        return bool(self.id)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody wants the job to stop. Tidy up and return, or call on and be stopped."""
+        return False
+
+    def progress(
+        self, done: float, total: float | None = None, message: str | None = None
+    ) -> None:
+        """Say how far the job is.
+
+        :param done: Units of work done.
+        :param total: Units of work in all; without it the page shows activity, not a bar.
+        :param message: What it does now; the one before stays if not given.
+        :raises JobCancelled: Somebody has cancelled the job.
+        """
+
+    def log(self, text: object) -> None:
+        """Add a line to the log on the job page.
+
+        :raises JobCancelled: Somebody has cancelled the job.
+        """
+
+    def track(
+        self, items: t.Iterable[T], message: str = "", total: float | None = None
+    ) -> t.Iterator[T]:
+        """Iterate over ``items`` and say how far it is, as ``rich.track`` and ``tqdm`` do.
+
+        :param total: How many there are; ``len(items)`` where that is known.
+        :raises JobCancelled: Somebody has cancelled the job.
+        """
+        if total is None:
+            try:
+                total = len(items)  # type: ignore[arg-type]
+            except TypeError:
+                total = None
+        self.progress(0, total, message)
+        for done, item in enumerate(items, 1):
+            yield item
+            self.progress(done, total)
+
+    def attach(self, name: str, data: bytes | str | os.PathLike[str]) -> dict[str, t.Any]:
+        """Offer a file on the job page.
+
+        :param name: Name for the download; folders in it are dropped.
+        :param data: The content, or the path of a file to copy.
+        :return: What was kept: ``name``, ``size``, ``content_type``. Fit to be returned as the
+            result.
+        :raises PayloadTooLarge: It is larger than ``OFFLOAD_MAX_FILE``.
+        """
+        return {"name": name}
+
+
+class RunningJob(CurrentJob):
+    """The job that a worker runs."""
+
+    def __init__(
+        self, job: NewJob, store: Store, files: FileStore, secrets: t.Iterable[str] = ()
+    ) -> None:
+        self.id = job.id
+        self.job = job
+        self.attempt = job.retries + 1
+        self._store = store
+        self._files = files
+        # Longest first, so that a secret inside a longer one leaves no rest.
+        self._secrets = sorted({s for s in secrets if len(s) >= 3}, key=len, reverse=True)
+        self._progress = Progress()
+        self._changed = False
+        self._lines: deque[tuple[float, str]] = deque(maxlen=10_000)
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._cancelled = False
+        self._asked_at = 0.0
+
+    def mask(self, text: str) -> str:
+        """``text`` without the values of sensitive arguments."""
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        return text
+
+    @property
+    def cancelled(self) -> bool:
+        now = time.monotonic()
+        if not self._cancelled and now - self._asked_at > CANCEL_CHECK:
+            self._asked_at = now
+            try:
+                self._cancelled = self._store.cancel_requested(self.id)
+            except StoreUnavailable:
+                return False
+        return self._cancelled
+
+    def progress(
+        self, done: float, total: float | None = None, message: str | None = None
+    ) -> None:
+        self._stop_if_cancelled()
+        with self._lock:
+            text = self._progress.message if message is None else self.mask(str(message))
+            self._progress = Progress(done, total, text)
+            self._changed = True
+        _reporter.wake(self)
+
+    def log(self, text: object) -> None:
+        self.write(str(text))
+        self._stop_if_cancelled()
+
+    def write(self, text: str) -> None:
+        """Add lines to the log; unlike :meth:`log`, never stops the task."""
+        at = time.time()
+        with self._lock:
+            self._lines.extend((at, line) for line in self.mask(text).splitlines())
+        _reporter.wake(self)
+
+    def attach(self, name: str, data: bytes | str | os.PathLike[str]) -> dict[str, t.Any]:
+        self._stop_if_cancelled()
+        file = self._files.save(self.id, name, data)
+        self._store.patiently(lambda: self._store.attach(self.id, file), limit=60)
+        return file
+
+    def _stop_if_cancelled(self) -> None:
+        if self.cancelled:
+            raise JobCancelled
+
+    def flush(self) -> None:
+        """Send what is new, now."""
+        # One sender at a time, so that lines keep their order.
+        with self._sending:
+            with self._lock:
+                progress = self._progress if self._changed else None
+                lines = list(self._lines)
+                self._changed = False
+                self._lines.clear()
+            if progress is None and not lines:
+                return
+            try:
+                answer = self._store.progress(self.id, progress, lines)
+            except StoreUnavailable:
+                with self._lock:
+                    self._changed = self._changed or progress is not None
+                    self._lines.extendleft(reversed(lines))
+                raise
+            if answer == 1:
+                self._cancelled = True
+
+
+class _Reporter:
+    """The thread that sends what the jobs of this process have to say."""
+
+    def __init__(self) -> None:
+        self._reset()
+        # The thread does not survive a fork, and its lock may have been held by it.
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._condition = threading.Condition()
+        self._waiting: set[RunningJob] = set()
+        self._thread: threading.Thread | None = None
+
+    def wake(self, job: RunningJob) -> None:
+        with self._condition:
+            self._waiting.add(job)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="offload-reporter", daemon=True
+                )
+                self._thread.start()
+            self._condition.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._waiting)
+                jobs, self._waiting = self._waiting, set()
+            for job in jobs:
+                try:
+                    job.flush()
+                except StoreUnavailable:
+                    with self._condition:
+                        self._waiting.add(job)
+            time.sleep(INTERVAL)
+
+
+_reporter = _Reporter()
+_nothing = CurrentJob()
+_current: ContextVar[CurrentJob] = ContextVar("offload_job", default=_nothing)
+
+#: The job that runs here; see :class:`CurrentJob`.
+current_job: CurrentJob = LocalProxy(_current)  # type: ignore[assignment]
+
+
+def running_job() -> RunningJob | None:
+    """The job that runs here, or ``None``."""
+    job = _current.get()
+    return job if isinstance(job, RunningJob) else None
+
+
+def bind(job: RunningJob) -> t.Callable[[], None]:
+    """Make ``job`` the current one; call what is returned to undo it."""
+    token = _current.set(job)
+    return lambda: _current.reset(token)
+
+
+class JobLogHandler(logging.Handler):
+    """Copies what a task prints, which Celery turns into log records, to the page of its job."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        job = running_job()
+        if job is not None:
+            job.write(record.getMessage())
