@@ -32,10 +32,9 @@ RUNNING, ANOTHER_RUNS, DIED = 0, 3, 4
 LINGER = float(os.environ.get("FLASK_OFFLOAD_LINGER", "10"))
 STOP_TIMEOUT = 5.0
 MAX_FAILED_STARTS = 4
-PR_SET_PDEATHSIG = 1
 
 
-def holder(path: str) -> int | None:
+def holder(path: str | os.PathLike[str]) -> int | None:
     """The process that holds the record lock (:func:`fcntl.lockf`) on a file.
 
     The kernel answers: this is never stale as a pid file is, and asking does not take the lock
@@ -52,7 +51,7 @@ def holder(path: str) -> int | None:
     try:
         with open(path, "rb") as file:
             answer = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(layout, *query))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     fields = struct.unpack(layout, answer)
     kind, pid = (fields[0], fields[4]) if linux else (fields[3], fields[2])
@@ -60,12 +59,7 @@ def holder(path: str) -> int | None:
 
 
 class Keeper:
-    """Starts the server, restarts it, and stops it once nobody uses it.
-
-    :param directory: Where the data and the lock files are.
-    :param socket_path: The unix socket of the server.
-    :param command: The server program and its arguments.
-    """
+    """Starts the server, restarts it, and stops it once nobody uses it."""
 
     def __init__(self, directory: str, socket_path: str, command: list[str]) -> None:
         self.socket_path = socket_path
@@ -74,28 +68,26 @@ class Keeper:
         self.users_lock = os.path.join(directory, USERS_LOCK)
         self.server_lock = os.path.join(directory, SERVER_LOCK)
         self.inode = os.stat(self.users_lock).st_ino
-        self.server = 0  # process id, 0 while none runs
-        self.listening = False
+        self.server, self.listening = 0, False  # process id, 0 while none runs
         self.started_at = self.start_at = self.delay = 0.0
         self.failed_starts = 0
         self.kill_orphan_at = time.monotonic() + STOP_TIMEOUT
-        self.idle_since: float | None = None
+        self.idle_since = 0.0  # 0 while there are users
+        self.end_by = signal.SIGTERM
         self.done = False
 
         # A signal ends the wait of select() at once, also one that comes just before it.
         self.wake, wake_end = os.pipe()
-        os.set_blocking(self.wake, False)
-        os.set_blocking(wake_end, False)
+        for end in (self.wake, wake_end):
+            os.set_blocking(end, False)
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.terminate)
+            signal.signal(number, lambda *_: setattr(self, "done", True))
 
     def log(self, message: str) -> None:
-        print(f"{os.getpid()}:K {time.strftime('%d %b %Y %H:%M:%S')} * {message}", flush=True)
-
-    def terminate(self, *_: object) -> None:
-        self.done = True
+        with contextlib.suppress(OSError):  # a full disk
+            print(f"{os.getpid()}:K {time.strftime('%d %b %Y %H:%M:%S')} * {message}", flush=True)
 
     def wait(self, seconds: float) -> None:
         """Wait for a signal, at most some seconds."""
@@ -113,12 +105,11 @@ class Keeper:
                 self.start()
             self.wait(min(0.5, max(0.01, LINGER / 4)) if self.listening else 0.01)
             self.reap()
-            if self.server:
-                found = os.path.exists(self.socket_path)
-                if self.listening and not found:
-                    self.log("The socket was deleted; restarting the server.")
-                    os.kill(self.server, signal.SIGTERM)
-                self.listening = found
+            found = self.server > 0 and os.path.exists(self.socket_path)
+            if self.server and self.listening and not found:
+                self.log("The socket was deleted; restarting the server.")
+                os.kill(self.server, signal.SIGTERM)
+            self.listening = found
             self.look_for_users()
 
     def look_for_users(self) -> None:
@@ -131,23 +122,21 @@ class Keeper:
             # Another server may already own the path of the socket, and a server that stops on
             # SIGTERM would unlink it.
             self.log("The directory was deleted; stopping the server.")
-            self.stop(signal.SIGKILL)
-            self.done = True
+            self.done, self.end_by = True, signal.SIGKILL
             return
         now = time.monotonic()
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.idle_since = self.idle_since or now
         except BlockingIOError:
-            self.idle_since = None
+            self.idle_since = 0.0
+        if self.idle_since and now - self.idle_since >= LINGER:
+            # Keep this lock rather than take it again: from here to our exit nobody can begin to
+            # use the server that we stop.
+            self.log("Nobody uses the server; stopping it.")
+            self.done = True
         else:
-            self.idle_since = now if self.idle_since is None else self.idle_since
-            if now - self.idle_since >= LINGER:
-                # Keep this lock rather than take it again: from here to our exit nobody can
-                # begin to use the server that we stop.
-                self.log("Nobody uses the server; stopping it.")
-                self.done = True
-                return
-        os.close(fd)
+            os.close(fd)
 
     def is_alone(self) -> bool:
         """Whether the server of a dead keeper has gone. On Linux it is ending already."""
@@ -159,8 +148,9 @@ class Keeper:
         return pid is None
 
     def start(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.socket_path)  # that of a killed server would look as if ours listened
         self.started_at = time.monotonic()
-        self.listening = False
         keeper = os.getpid()
         # Hold back signals until the child has dropped our handlers, which would swallow them.
         signals = {signal.SIGTERM, signal.SIGINT}
@@ -168,7 +158,6 @@ class Keeper:
         self.server = os.fork()
         if self.server == 0:
             try:
-                signal.set_wakeup_fd(-1)
                 for number in signals:
                     signal.signal(number, signal.SIG_DFL)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
@@ -182,10 +171,11 @@ class Keeper:
     def become_server(self, keeper: int) -> None:
         """In the child: replace the program by the server."""
         if sys.platform == "linux":
-            import ctypes  # here only, so that the keeper stays small
+            with contextlib.suppress(ImportError):  # some builds of Python are without
+                import ctypes  # here only, so that the keeper stays small
 
-            # SIGTERM, not SIGKILL: a write that waits for a running fsync is not lost.
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+                # SIGTERM, not SIGKILL: a write that waits for a running fsync is not lost.
+                ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
             if os.getppid() != keeper:  # it died before prctl(), so no signal will come
                 os._exit(DIED)
         # A record lock outlives exec and does not pass to children: it is held exactly as long
@@ -209,15 +199,15 @@ class Keeper:
         # A server that was killed is worth another start, one that gave up by itself may not be.
         self.failed_starts = self.failed_starts + 1 if code > 0 else 0
         if self.failed_starts >= MAX_FAILED_STARTS:
-            with open(self.failure, "w") as file:
+            with contextlib.suppress(OSError), open(self.failure, "w") as file:
                 file.write(f"It ended {self.failed_starts} times with status {code}.")
             self.done = True
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Stop the server; on SIGTERM it writes and syncs its append-only file."""
+    def stop(self) -> None:
+        """Stop the server, which writes and syncs its append-only file first."""
         deadline = time.monotonic() + STOP_TIMEOUT
         while self.server and not os.waitpid(self.server, os.WNOHANG)[0]:
-            os.kill(self.server, number if time.monotonic() < deadline else signal.SIGKILL)
+            os.kill(self.server, self.end_by if time.monotonic() < deadline else signal.SIGKILL)
             self.wait(0.1)
         self.server = 0
 
@@ -237,12 +227,7 @@ def main(directory: str, socket_path: str, *command: str) -> int:
     except (BlockingIOError, PermissionError):
         os.write(verdict_end, bytes([ANOTHER_RUNS]))
         return 0
-    # Nobody must take what an earlier keeper left for ours, least of all the socket of its
-    # server, which may answer while it ends. So this comes before anybody learns that we run.
     keeper = Keeper(directory, socket_path, list(command))
-    for path in (socket_path, keeper.failure):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
     os.write(verdict_end, bytes([RUNNING]))
     try:
         keeper.run()
