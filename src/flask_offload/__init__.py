@@ -1,0 +1,42 @@
+"""Flask-Offload moves slow work out of a Flask request, and never loses sight of it."""
+
+from __future__ import annotations
+
+from ._celery import Job
+from ._current import current_job
+from ._extension import Offload
+from ._jobs import JobRecord, JobState, LogLine, Progress
+from .exceptions import (
+    ConfigError,
+    EnqueueError,
+    JobCancelled,
+    JobNotFound,
+    NoAppError,
+    NotSerializable,
+    OffloadError,
+    PayloadTooLarge,
+    ResultTooLarge,
+    ServerError,
+    UserError,
+)
+
+__all__ = [
+    "ConfigError",
+    "EnqueueError",
+    "Job",
+    "JobCancelled",
+    "JobNotFound",
+    "JobRecord",
+    "JobState",
+    "LogLine",
+    "NoAppError",
+    "NotSerializable",
+    "Offload",
+    "OffloadError",
+    "PayloadTooLarge",
+    "Progress",
+    "ResultTooLarge",
+    "ServerError",
+    "UserError",
+    "current_job",
+]

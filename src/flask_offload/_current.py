@@ -6,6 +6,7 @@ one thread a process sends what is new ten times a second.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import threading
@@ -16,7 +17,7 @@ from contextvars import ContextVar
 
 from werkzeug.local import LocalProxy
 
-from ._jobs import Progress
+from ._jobs import JobRecord, Progress
 from ._store import StoreUnavailable
 from .exceptions import JobCancelled
 
@@ -120,6 +121,16 @@ class RunningJob(CurrentJob):
         self._sending = threading.Lock()
         self._cancelled = False
         self._asked_at = 0.0
+
+    def adopt(self, record: JobRecord) -> None:
+        """Take over from the record what travels on to the jobs that this one enqueues."""
+        self.job = dataclasses.replace(
+            self.job,
+            owners=record.owners,
+            locale=record.locale,
+            request_id=record.request_id,
+            root_id=self.job.root_id or record.root_id,
+        )
 
     def mask(self, text: str) -> str:
         """``text`` without the values of sensitive arguments."""

@@ -1,0 +1,144 @@
+"""Celery's Redis backend, whose every write moves the record along in the same step."""
+
+from __future__ import annotations
+
+import typing as t
+
+from celery import states
+from celery.backends.redis import RedisBackend
+from kombu.exceptions import EncodeError
+
+from .._current import running_job
+from .._jobs import JobState
+from .._store import StoreUnavailable
+from ..exceptions import ResultTooLarge, UserError
+from .tracing import DeliveriesExhausted, attempt
+
+if t.TYPE_CHECKING:
+    from .app import OffloadCelery
+
+__all__ = ["OffloadBackend"]
+
+_STATES = {
+    states.SUCCESS: JobState.SUCCEEDED,
+    states.FAILURE: JobState.FAILED,
+    states.REVOKED: JobState.CANCELLED,
+    states.RETRY: JobState.RETRYING,
+}
+ERROR_LIMIT = 1_000
+
+
+class OffloadBackend(RedisBackend):  # type: ignore[misc]
+    """Chords, groups and waiting are Celery's; results are written by the store."""
+
+    app: OffloadCelery
+
+    def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
+        app: OffloadCelery = kwargs["app"]
+        keys = app.store.keys
+        self.task_keyprefix = keys.result("")
+        self.group_keyprefix = f"{keys.prefix}group:"
+        self.chord_keyprefix = f"{keys.prefix}chord:"
+        super().__init__(*args, **kwargs)
+
+    def on_task_call(self, producer: t.Any, task_id: str) -> None:
+        """Subscribe to nothing: :meth:`get` does, once somebody waits."""
+
+    def store_result(
+        self, task_id: str, result: t.Any, state: str, traceback: t.Any = None,
+        request: t.Any = None, **kwargs: t.Any,
+    ) -> t.Any:  # fmt: skip
+        if state == states.SUCCESS:
+            self._check_size(result)
+        job = running_job()
+        if traceback and job is not None:
+            traceback = job.mask(str(traceback))
+        return super().store_result(
+            task_id, result, state, traceback, request=request, outcome=_outcome(result), **kwargs
+        )
+
+    def _check_size(self, result: t.Any) -> None:
+        # EncodeError is what Celery's tracer turns into a failed task.
+        try:
+            size = len(self.encode(result).encode())
+        except (TypeError, ValueError, EncodeError) as error:
+            raise EncodeError(
+                f"The result is not JSON: {error}. Return plain data, or attach a file."
+            ) from error
+        limit = self.app.settings.max_result
+        if size > limit:
+            too_large = ResultTooLarge(
+                f"The result has {size:,} bytes. OFFLOAD_MAX_RESULT allows {limit:,}. "
+                "Attach it as a file instead."
+            )
+            raise EncodeError(str(too_large)) from too_large
+
+    def _store_result(
+        self, task_id: str, result: t.Any, state: str, traceback: t.Any = None,
+        request: t.Any = None, outcome: tuple[str, dict[str, str]] = ("", {}), **kwargs: t.Any,
+    ) -> t.Any:  # fmt: skip
+        meta = self._get_result_meta(
+            result=result, state=state, traceback=traceback, request=request
+        )
+        final, fields = outcome
+        self.app.store.finish(
+            task_id,
+            final or _STATES.get(state, ""),
+            self.encode({**meta, "task_id": task_id}),
+            fields,
+            **attempt(request or {}),
+        )
+        return result
+
+    def exception_safe_to_retry(self, exc: BaseException) -> bool:
+        return isinstance(exc, StoreUnavailable) or bool(super().exception_safe_to_retry(exc))
+
+    # -- tasks that keep no result have a record all the same
+
+    def mark_as_done(
+        self, task_id: str, result: t.Any, request: t.Any = None, store_result: bool = True,
+        state: str = states.SUCCESS,
+    ) -> None:  # fmt: skip
+        super().mark_as_done(task_id, result, request, store_result, state)
+        if not store_result:
+            self._finish_without_result(task_id, JobState.SUCCEEDED, {}, request)
+
+    def mark_as_failure(
+        self, task_id: str, exc: t.Any, traceback: t.Any = None, request: t.Any = None,
+        store_result: bool = True, call_errbacks: bool = True, state: str = states.FAILURE,
+    ) -> None:  # fmt: skip
+        super().mark_as_failure(
+            task_id, exc, traceback, request, store_result, call_errbacks, state
+        )
+        if not store_result:
+            final, fields = _outcome(exc)
+            self._finish_without_result(task_id, final or JobState.FAILED, fields, request)
+
+    def _finish_without_result(
+        self, task_id: str, state: str, fields: dict[str, str], request: t.Any
+    ) -> None:
+        self._ensure_retryable(
+            lambda: self.app.store.finish(task_id, state, "", fields, **attempt(request or {}))
+        )
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, t.Any]:
+        meta: dict[str, t.Any] = super()._get_task_meta_for(task_id)
+        if meta["status"] == states.PENDING:
+            state = self.app.store.state(task_id)
+            if state is not None:
+                meta["status"] = state.celery
+        return meta
+
+
+def _outcome(result: t.Any) -> tuple[str, dict[str, str]]:
+    """What an error means for the record: a state other than Celery's, and what people read."""
+    if not isinstance(result, BaseException):
+        return "", {}
+    job = running_job()
+    text = str(result)[:ERROR_LIMIT]
+    if job is not None:
+        text = job.mask(text)
+    fields = {"error": text, "error_type": type(result).__name__}
+    if isinstance(result, UserError):
+        fields["user_error"] = text
+    return (JobState.DEAD if isinstance(result, DeliveriesExhausted) else ""), fields

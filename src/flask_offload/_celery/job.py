@@ -1,0 +1,73 @@
+"""``Job``: Celery's ``AsyncResult`` with a record."""
+
+from __future__ import annotations
+
+import typing as t
+
+from celery.result import AsyncResult
+
+from .._jobs import JobRecord, JobState, LogLine, Progress
+
+if t.TYPE_CHECKING:
+    from .app import OffloadCelery
+
+__all__ = ["Job", "Verbs"]
+
+
+class Verbs(t.Protocol):
+    """What :class:`Job` lets the layers above do for it."""
+
+    def cancel(self, job_id: str, by: str = "") -> JobState: ...
+    def retry(self, job_id: str) -> Job: ...
+    def url(self, job_id: str) -> str: ...
+
+
+class Job(AsyncResult):  # type: ignore[misc]
+    """A job that was enqueued.
+
+    All that :class:`celery.result.AsyncResult` has works: :meth:`get`, :attr:`state`,
+    :meth:`ready`, ... The record adds the rest; reading it raises :exc:`.JobNotFound` once it has
+    expired, while :attr:`state` goes on saying ``PENDING``, as Celery's contract has it.
+    """
+
+    app: OffloadCelery
+
+    @property
+    def record(self) -> JobRecord:
+        """All that is known of the job, read from the server at each access.
+
+        :raises JobNotFound: There is no such job, or its record has expired.
+        """
+        return self.app.store.get(self.id)
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        return self.record.progress
+
+    @property
+    def position(self) -> int | None:
+        """Place in line, from 1; ``None`` where it is not known, as on every stock transport."""
+        return None
+
+    @property
+    def owner(self) -> tuple[str, ...]:
+        """Who may see it."""
+        return self.record.owners
+
+    @property
+    def url(self) -> str:
+        """The address of its live page."""
+        return self.app.verbs.url(self.id)
+
+    def logs(self, after: int = 0) -> list[LogLine]:
+        """The lines that it wrote, from number ``after`` + 1 on."""
+        return self.app.store.logs(self.id, after)
+
+    def cancel(self) -> JobState:
+        """Cancel it; see :meth:`.Control.cancel`. Returns the state that it was in."""
+        return self.app.verbs.cancel(self.id)
+
+    def retry(self) -> Job:
+        """Run it again with the same input, as a new job."""
+        return self.app.verbs.retry(self.id)

@@ -1,0 +1,231 @@
+"""An enqueue: record first, then the message, both within one budget of time.
+
+The record is written unconfirmed, and confirmed once the broker has the message. A worker runs
+confirmed jobs only (one that is quicker than the confirmation waits for it). So an enqueue that
+returned runs, and one that raised does not, whichever step failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import typing as t
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+from celery.utils.time import maybe_make_aware
+from kombu.utils import json as kombu_json
+from kombu.utils.uuid import uuid
+
+from .._current import running_job
+from .._jobs import JobState
+from .._store import Deadline, NewJob, StoreUnavailable
+from ..exceptions import EnqueueError, JobCancelled, NotSerializable, PayloadTooLarge
+from . import describe
+
+if t.TYPE_CHECKING:
+    from .app import OffloadCelery, Origin
+
+__all__ = ["as_origin", "send"]
+
+log = logging.getLogger("flask_offload")
+
+#: How long after the budget an enqueue may still be confirmed: time for the reply to arrive.
+SLACK = 1.0
+#: Options that mean the same for the job when it is run again.
+KEPT = ("queue", "priority", "routing_key", "exchange", "time_limit", "soft_time_limit", "shadow")
+
+_origin: ContextVar[Origin | None] = ContextVar("offload_origin", default=None)
+
+
+@contextmanager
+def as_origin(origin: Origin) -> t.Iterator[None]:
+    """Enqueue for the owner of another job."""
+    token = _origin.set(origin)
+    try:
+        yield
+    finally:
+        _origin.reset(token)
+
+
+def send(
+    app: OffloadCelery,
+    publish: t.Callable[..., t.Any],
+    name: str,
+    args: t.Any,
+    kwargs: t.Any,
+    options: dict[str, t.Any],
+) -> t.Any:
+    """Do what :meth:`celery.Celery.send_task` does, with a record."""
+    deadline = app.deadline()
+    options["task_id"] = options.get("task_id") or uuid()
+    args, kwargs = list(args or ()), dict(kwargs or {})
+    job, options = _describe(app, name, args, kwargs, options)
+    state = JobState.SCHEDULED if job.delay else JobState.QUEUED
+    if job.retries:
+        state = JobState.RETRYING
+    try:
+        outcome = app.store.create(
+            job, state=state, confirm_within=deadline.left() + SLACK, deadline=deadline
+        )
+    except StoreUnavailable as error:
+        raise EnqueueError(f"The job was not accepted. {error}") from error
+    if outcome == "exists":
+        return app.AsyncResult(job.id)
+    if outcome == "cancelled":
+        # A retry of a job that somebody has cancelled meanwhile.
+        raise JobCancelled
+    try:
+        result = _publish(app, publish, name, args, kwargs, options, deadline)
+        if not app.store.confirm(job.id, deadline):
+            raise EnqueueError("The job was not accepted: the broker took it too late.")
+    except EnqueueError as error:
+        _refuse(app, job.id, error)
+        raise
+    except StoreUnavailable as error:
+        _refuse(app, job.id, error)
+        raise EnqueueError(f"The job was not accepted. {error}") from error
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        # A mistake in the call, such as a queue that is not configured; Celery's word for it.
+        _refuse(app, job.id, error)
+        raise
+    except Exception as error:
+        _refuse(app, job.id, error)
+        raise EnqueueError(
+            f"The job was not accepted: the broker is away or did not answer ({error}). "
+            "See OFFLOAD_BROKER_URL."
+        ) from error
+    return result
+
+
+def _publish(
+    app: OffloadCelery,
+    publish: t.Callable[..., t.Any],
+    name: str,
+    args: list[t.Any],
+    kwargs: dict[str, t.Any],
+    options: dict[str, t.Any],
+    deadline: Deadline,
+) -> t.Any:
+    given = options.pop("producer", None) or options.pop("publisher", None)
+    if given is not None:
+        return publish(name, args, kwargs, producer=given, retry=False, **options)
+    for last in (False, True):
+        left = deadline.left()
+        if not left:
+            raise EnqueueError("The job was not accepted: no connection to the broker was free.")
+        with app.producer_pool.acquire(block=True, timeout=left) as producer:
+            limits = {"confirm_timeout": max(0.05, deadline.left()), "retry": False}
+            try:
+                return publish(name, args, kwargs, producer=producer, **limits, **options)
+            except TimeoutError:
+                producer.connection.collapse()
+                raise
+            except Exception as error:
+                if not _broken(producer.connection, error):
+                    raise
+                # Never give a broken connection back as it is. One that had gone stale in the
+                # pool says nothing about the broker, so a fresh one is tried, once.
+                producer.connection.collapse()
+                if last or isinstance(error.__cause__, TimeoutError):
+                    raise
+    raise AssertionError("unreachable")
+
+
+def _broken(connection: t.Any, error: Exception) -> bool:
+    from kombu.exceptions import OperationalError
+
+    kinds = (OperationalError, *connection.connection_errors, *connection.channel_errors)
+    return isinstance(error, kinds)
+
+
+def _refuse(app: OffloadCelery, job_id: str, error: Exception) -> None:
+    # Best effort within a moment: a record that nobody confirms runs out by itself.
+    with suppress(StoreUnavailable):
+        app.store.refuse(job_id, str(error), Deadline.after(0.25))
+    log.warning("Job %s was not accepted: %s", job_id, error)
+
+
+def _describe(
+    app: OffloadCelery,
+    name: str,
+    args: list[t.Any],
+    kwargs: dict[str, t.Any],
+    options: dict[str, t.Any],
+) -> tuple[NewJob, dict[str, t.Any]]:
+    """The record of an enqueue, and its options with what was settled here."""
+    task = app._tasks.get(name)
+    shown = describe.arguments(task, args, kwargs)
+    kept = {key: options[key] for key in KEPT if isinstance(options.get(key), str | int | float)}
+    payload = _payload(app, name, args, kwargs, kept)
+    if shown.masked:
+        # Celery puts these two into the message, from where events and logs take them.
+        options.setdefault("argsrepr", shown.args_repr)
+        options.setdefault("kwargsrepr", shown.kwargs_repr)
+    route = app.amqp.router.route(dict(options), name, args, kwargs, task)
+    queue = route.get("queue")
+    running = running_job()
+    origin = _origin.get()
+    if origin is None and running is not None:
+        from .app import Origin
+
+        origin = Origin(running.job.owners, running.job.locale, running.job.request_id)
+    if origin is None:
+        origin = app.origin()
+    max_retries = getattr(task, "max_retries", None)
+    return (
+        NewJob(
+            id=options["task_id"],
+            task=name,
+            title=describe.title(task, name, shown),
+            queue=getattr(queue, "name", None) or str(queue or ""),
+            owners=origin.owners,
+            args=shown.args,
+            kwargs=shown.kwargs,
+            payload=payload,
+            retries=options.get("retries") or 0,
+            nesting=options.get("replaced_task_nesting") or 0,
+            max_retries=max_retries,
+            delay=_delay(app, options),
+            locale=origin.locale,
+            request_id=origin.request_id,
+            root_id=options.get("root_id") or (running.job.root_id if running else "") or "",
+            parent_id=options.get("parent_id") or (running.id if running else "") or "",
+        ),
+        options,
+    )
+
+
+def _payload(
+    app: OffloadCelery, name: str, args: list[t.Any], kwargs: dict[str, t.Any], kept: dict[str, t.Any]
+) -> str:
+    try:
+        payload: str = kombu_json.dumps({"args": args, "kwargs": kwargs, "options": kept})
+    except (TypeError, ValueError) as error:
+        raise NotSerializable(
+            f"An argument of {name} is not JSON: {error}. Pass an id, a path or plain data instead."
+        ) from error
+    size = len(payload.encode())
+    limit = app.settings.max_payload
+    if size > limit:
+        raise PayloadTooLarge(
+            f"The arguments of {name} have {size:,} bytes. OFFLOAD_MAX_PAYLOAD allows {limit:,}. "
+            "Store large data elsewhere and pass its name."
+        )
+    return payload
+
+
+def _delay(app: OffloadCelery, options: dict[str, t.Any]) -> float:
+    """Seconds until the job is due. Delays travel as durations: the server's clock counts them."""
+    countdown, eta = options.get("countdown"), options.get("eta")
+    if countdown:
+        return max(0.0, float(countdown))
+    if not eta:
+        return 0.0
+    if isinstance(eta, str):
+        eta = datetime.fromisoformat(eta)
+    delay = (maybe_make_aware(eta, app.timezone) - datetime.now(UTC)).total_seconds()
+    return max(0.0, delay) if math.isfinite(delay) else 0.0
+
+

@@ -1,0 +1,102 @@
+"""The base class of all tasks of an app."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import timedelta
+
+from celery.app.task import Task
+from celery.exceptions import Ignore, Reject
+
+from ..exceptions import EnqueueError, JobCancelled
+from . import tracing
+
+__all__ = ["Enqueue", "OffloadTask", "limits"]
+
+
+class OffloadTask(Task):  # type: ignore[misc]
+    """A Celery task whose runs are jobs.
+
+    :param title: What the job is called on its page; ``{names}`` of arguments are filled in.
+    :param sensitive: Names of arguments that never reach the display of the record, its log or
+        Celery's events. They are still in the message.
+    """
+
+    abstract = True
+    Request = "flask_offload._celery.request:OffloadRequest"
+    title: str | None = None
+    sensitive: tuple[str, ...] = ()
+
+    def __call__(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        run = tracing.claim(self)
+        if run is None:
+            # Called as a plain function, also from inside a task: no second context, no record.
+            return super().__call__(*args, **kwargs)
+        try:
+            with run:
+                return self._body()(*args, **kwargs)
+        except JobCancelled:
+            self.backend.mark_as_revoked(self.request.id, "cancelled", request=self.request)
+            raise Ignore from None
+
+    def _body(self) -> t.Callable[..., t.Any]:
+        # A __call__ of the user's own base class is part of the task, as it is in Celery;
+        # Celery's default one would push a second request on top of the tracer's.
+        after_ours = type(self).__mro__[type(self).__mro__.index(OffloadTask) + 1 :]
+        owner = next(cls for cls in after_ours if "__call__" in vars(cls))
+        if owner is Task:
+            return t.cast("t.Callable[..., t.Any]", self.run)
+        return t.cast("t.Callable[..., t.Any]", vars(owner)["__call__"].__get__(self))
+
+    def retry(self, *args: t.Any, **options: t.Any) -> t.Any:
+        try:
+            return super().retry(*args, **options)
+        except Reject as error:
+            # Celery drops the message when the retry cannot be published. The one in hand goes
+            # back to the broker instead, so that the job is not lost.
+            if isinstance(error.reason, EnqueueError):
+                raise Reject(error.reason, requeue=True) from error
+            raise
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: float | timedelta | None = None,
+        timeout: float | None = None,
+    ) -> Enqueue:
+        """Options for the next enqueue: ``task.options(queue="slow").delay(...)``.
+
+        :param queue: Name of the queue.
+        :param priority: 0 to 9; what it means is the broker's matter.
+        :param delay: Seconds, or a duration, until the job is due.
+        :param timeout: Seconds after which the job is stopped; see :func:`limits`.
+        """
+        given = {"queue": queue, "priority": priority, **limits(timeout)}
+        options = {key: value for key, value in given.items() if value is not None}
+        if delay is not None:
+            seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+            options["countdown"] = max(0.0, seconds)
+        return Enqueue(self, options)
+
+
+class Enqueue:
+    """A task together with options for its enqueue."""
+
+    def __init__(self, task: OffloadTask, options: dict[str, t.Any]) -> None:
+        self._task = task
+        self._options = options
+
+    def delay(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        """Enqueue the task with these arguments; see :meth:`celery.app.task.Task.delay`."""
+        return self._task.apply_async(args, kwargs, **self._options)
+
+
+def limits(timeout: float | None) -> dict[str, float]:
+    """Celery's time limits for one ``timeout`` in seconds.
+
+    The task is told at the timeout (:exc:`~celery.exceptions.SoftTimeLimitExceeded`), so that it
+    can tidy up, and is stopped five seconds later. Celery's prefork pool enforces both.
+    """
+    return {} if timeout is None else {"soft_time_limit": timeout, "time_limit": timeout + 5}

@@ -1,0 +1,180 @@
+"""What happens around a task in the worker: app context, record, ``current_job``."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+import typing as t
+
+from billiard.exceptions import WorkerLostError
+from celery import signals
+from celery.exceptions import Ignore, Reject
+from celery.states import IGNORED, REJECTED
+from flask import current_app, has_app_context
+
+from .._current import RunningJob, bind
+from .._jobs import JobState
+from .._store import NewJob, StoreUnavailable
+from ..exceptions import JobCancelled
+from . import describe
+
+if t.TYPE_CHECKING:
+    from .app import OffloadCelery
+
+__all__ = ["DeliveriesExhausted", "Run", "attempt", "claim"]
+
+log = logging.getLogger("flask_offload")
+
+#: Seconds for which a worker waits for a server that is away before it gives a job back.
+PATIENCE = 60.0
+
+
+class DeliveriesExhausted(WorkerLostError):  # type: ignore[misc]
+    """The job was started ``OFFLOAD_MAX_DELIVERIES`` times, and no worker lived to finish it."""
+
+
+def attempt(request: t.Any) -> dict[str, int]:
+    """Which attempt a Celery request belongs to."""
+
+    def get(key: str) -> int:
+        value = request.get(key) if isinstance(request, dict) else getattr(request, key, 0)
+        return int(value or 0)
+
+    return {"nesting": get("replaced_task_nesting"), "retries": get("retries")}
+
+
+class Run:
+    """One run of a task in a worker: a context manager around its body."""
+
+    def __init__(self, app: OffloadCelery, task: t.Any, args: t.Any, kwargs: t.Any) -> None:
+        request = task.request
+        shown = describe.arguments(task, args, kwargs)
+        job = NewJob(
+            id=request.id,
+            task=task.name,
+            title=describe.title(task, task.name, shown),
+            queue=(request.delivery_info or {}).get("routing_key") or "",
+            args=shown.args,
+            kwargs=shown.kwargs,
+            max_retries=task.max_retries,
+            root_id=request.root_id or "",
+            parent_id=request.parent_id or "",
+            **attempt(request),
+        )
+        self.claimed = False
+        self._app = app
+        self._task = task
+        self._job = RunningJob(job, app.store, app.files, shown.secrets)
+        self._exit = contextlib.ExitStack()
+
+    def open(self) -> None:
+        """Enter the app context, which lasts until Celery is done with the task."""
+        self._exit.enter_context(self._app.flask_app.app_context())
+        self._exit.callback(bind(self._job))
+
+    def close(self) -> None:
+        self._exit.close()
+
+    def __enter__(self) -> None:
+        """Start the job on its record.
+
+        :raises Ignore: It must not run.
+        """
+        store, job = self._app.store, self._job.job
+        limit = self._app.settings.max_deliveries
+        pause = 0.002
+        while True:
+            try:
+                started = store.patiently(
+                    lambda: store.start(job, worker=self._app.worker_name, max_deliveries=limit),
+                    PATIENCE,
+                )
+            except StoreUnavailable as error:
+                raise Reject(error, requeue=True) from error
+            if started.verdict != "wait":
+                break
+            # The message overtook the confirmation of its enqueue, or that one will never come.
+            time.sleep(min(pause, float(started.why)))
+            pause = min(0.05, pause * 2)
+        if started.verdict == "cancelled":
+            raise JobCancelled
+        if started.verdict == "dead":
+            raise DeliveriesExhausted(
+                f"Started {limit} times, and no worker lived to finish it. "
+                "OFFLOAD_MAX_DELIVERIES sets the limit."
+            )
+        if started.verdict == "drop":
+            log.info("Dropping a message of job %s: %s.", job.id, started.why)
+            raise Ignore
+        # The rest of what is known of the job, for what it enqueues in turn.
+        record = store.patiently(lambda: store.get_many([job.id]), PATIENCE)
+        if record:
+            self._job.adopt(record[0])
+
+    def __exit__(self, *exc: object) -> None:
+        sys.stdout.flush()  # What the task printed without a line end.
+        try:
+            # Before the result: a job that is over takes no more lines.
+            self._app.store.patiently(self._job.flush, PATIENCE)
+        except StoreUnavailable:
+            log.warning("The last log lines of job %s were not kept.", self._job.id)
+
+    def settle(self, state: str, retval: t.Any) -> None:
+        """Bring the record up to date where Celery stores no result."""
+        store, job_id, which = self._app.store, self._job.id, attempt(self._task.request)
+        with contextlib.suppress(StoreUnavailable):
+            if state == IGNORED:
+                # Raised by the task itself: it is done. Where the record has gone on already
+                # (task.replace) or is over, this changes nothing.
+                store.finish(job_id, JobState.SUCCEEDED.value, **which)
+            elif state == REJECTED and not getattr(retval, "requeue", False):
+                error = {"error": "The task rejected its message.", "error_type": "Reject"}
+                store.finish(job_id, JobState.FAILED.value, fields=error, **which)
+
+
+def claim(task: t.Any) -> Run | None:
+    """The run that Celery's tracer has prepared, for its one call of the task."""
+    run: Run | None = getattr(task.request, "offload_run", None)
+    if run is None or run.claimed:
+        return None
+    run.claimed = True
+    return run
+
+
+def _is_ours(task: t.Any) -> bool:
+    return hasattr(task.app, "flask_app")
+
+
+@signals.task_prerun.connect(weak=False)
+def _open(task: t.Any, args: t.Any, kwargs: t.Any, **_: t.Any) -> None:
+    if not _is_ours(task):
+        return
+    request = task.request
+    if request.is_eager:
+        # In the process of the caller, whose context is the task's too, if there is one.
+        flask_app = task.app.flask_app
+        if not has_app_context() or current_app._get_current_object() is not flask_app:
+            context = flask_app.app_context()
+            context.push()
+            request.offload_context = context
+        return
+    request.offload_run = Run(task.app, task, args, kwargs)
+    request.offload_run.open()
+
+
+@signals.task_postrun.connect(weak=False)
+def _close(task: t.Any, state: str | None = None, retval: t.Any = None, **_: t.Any) -> None:
+    if not _is_ours(task):
+        return
+    run: Run | None = getattr(task.request, "offload_run", None)
+    if run is not None:
+        try:
+            if state in {IGNORED, REJECTED}:
+                run.settle(state, retval)
+        finally:
+            run.close()
+    context = getattr(task.request, "offload_context", None)
+    if context is not None:
+        context.pop()

@@ -1,0 +1,66 @@
+"""One URL of the user's, as redis-py, Celery's backend and kombu each want it."""
+
+from __future__ import annotations
+
+import typing as t
+from urllib.parse import parse_qsl, urlsplit
+
+from kombu.transport import TRANSPORT_ALIASES
+
+__all__ = ["backend_url", "broker_options", "is_redis"]
+
+#: kombu splits ``<alias>+socket:///path`` by itself, and takes no class in front of the plus.
+TRANSPORT = "offload"
+TRANSPORT_ALIASES[TRANSPORT] = "flask_offload._celery.transport:Transport"
+BACKEND = "flask_offload._celery.backend:OffloadBackend"
+_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
+
+
+def is_redis(url: str) -> bool:
+    """Whether a Redis or Valkey server is meant, not RabbitMQ."""
+    return not urlsplit(url).scheme.endswith(("amqp", "amqps"))
+
+
+def _for_celery(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        # Celery and kombu write unix:///path?db=1 as socket:///path?virtual_host=1.
+        query = dict(parse_qsl(parts.query))
+        return f"socket://{parts.path}?virtual_host={query.get('db', '0')}"
+    scheme = _SCHEMES.get(parts.scheme, parts.scheme)
+    return url.replace(parts.scheme, scheme, 1)
+
+
+def _for_kombu(url: str) -> str:
+    scheme, _, rest = _for_celery(url).partition("://")
+    return f"{TRANSPORT}+socket://{rest}" if scheme == "socket" else f"{TRANSPORT}://{rest}"
+
+
+def backend_url(url: str) -> str:
+    """The value of ``result_backend``."""
+    return f"{BACKEND}+{_for_celery(url)}"
+
+
+def broker_options(url: str, namespace: str) -> dict[str, t.Any]:
+    """The ``broker_*`` settings of Celery for a broker URL."""
+    if is_redis(url):
+        options: dict[str, t.Any] = {
+            "broker_url": _for_kombu(url),
+            # Apps that share a server must not take each other's messages.
+            "broker_transport_options": {"global_keyprefix": f"{{{namespace}}}:"},
+        }
+        if urlsplit(url).scheme in {"rediss", "valkeys"}:
+            query = dict(parse_qsl(urlsplit(url).query))
+            tls = {key: value for key, value in query.items() if key.startswith("ssl_")}
+            options["broker_use_ssl"] = {"ssl_cert_reqs": "required", **tls}
+        return options
+    return {
+        "broker_url": url,
+        "broker_transport_options": {"confirm_publish": True},
+        # Not "celery": apps that share a virtual host must not take each other's messages, and a
+        # classic queue of that name may exist, which cannot be declared again as a quorum queue.
+        "task_default_queue": namespace,
+        "task_default_queue_type": "quorum",
+        # Celery's delayed delivery for quorum queues routes by topic.
+        "task_default_exchange_type": "topic",
+    }

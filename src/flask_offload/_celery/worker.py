@@ -1,0 +1,151 @@
+"""What is ours in Celery's worker: presence, housekeeping, a shutdown with an end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import typing as t
+from contextlib import suppress
+
+from celery import bootsteps, signals
+from celery.worker import state as worker_state
+
+from .._current import JobLogHandler
+from .._store import StoreUnavailable, WorkerInfo
+
+if t.TYPE_CHECKING:
+    from .app import OffloadCelery
+
+__all__ = ["install"]
+
+log = logging.getLogger("flask_offload")
+
+BEAT = 3.0
+#: A worker that was silent for this long counts as gone.
+LIFETIME = 10.0
+
+
+def install(app: OffloadCelery) -> None:
+    """Add our steps to every worker of ``app``."""
+    app.steps["worker"].add(Presence)
+    app.steps["worker"].add(Grace)
+
+
+class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Says that the worker is there, and removes what has expired."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: t.Any, **options: t.Any) -> None:
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        # Node names may be used twice; the process makes it one of a kind.
+        worker.app.worker_name = f"{worker.hostname}/{os.getpid()}"
+        logger = logging.getLogger("celery.redirected")
+        if not any(isinstance(handler, JobLogHandler) for handler in logger.handlers):
+            logger.addHandler(JobLogHandler())
+        with suppress(StoreUnavailable):
+            # Starts the embedded server before the consumer looks for it.
+            worker.app.store.call("PING")
+
+    def start(self, worker: t.Any) -> None:
+        self._beat(worker, self._info(worker))
+        self._thread = threading.Thread(
+            target=self._run, args=(worker,), name="offload-presence", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, worker: t.Any) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(BEAT)
+        with suppress(StoreUnavailable):
+            worker.app.store.beat(WorkerInfo(worker.app.worker_name), 0)
+
+    terminate = stop
+
+    def _run(self, worker: t.Any) -> None:
+        info = self._info(worker)
+        while not self._stopping.wait(BEAT):
+            self._beat(worker, info)
+            self._tidy(worker.app)
+
+    def _beat(self, worker: t.Any, info: WorkerInfo) -> None:
+        try:
+            worker.app.store.beat(info, LIFETIME)
+        except StoreUnavailable as error:
+            log.warning("The worker cannot reach the records: %s", error)
+
+    def _tidy(self, app: OffloadCelery) -> None:
+        try:
+            for job_id in app.store.prune():
+                app.files.remove(job_id)
+        except StoreUnavailable:
+            pass  # The next beat says so, and the next round tidies.
+        except OSError as error:
+            log.warning("The files of an expired job could not be removed: %s", error)
+
+    def _info(self, worker: t.Any) -> WorkerInfo:
+        return WorkerInfo(
+            name=worker.app.worker_name,
+            pid=os.getpid(),
+            queues=tuple(worker.app.amqp.queues.consume_from),
+            pool=worker.pool_cls.__module__.rpartition(".")[2],
+            concurrency=int(worker.concurrency),
+            started_at=time.time(),
+            host=socket.gethostname(),
+            tasks=tuple(sorted(n for n in worker.app.tasks if not n.startswith("celery."))),
+        )
+
+
+class Grace(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Ends a warm shutdown that Celery itself would let last as long as the longest job.
+
+    After ``OFFLOAD_GRACE`` seconds the jobs that still run go back to the broker, and the process
+    exits.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: t.Any, **options: t.Any) -> None:
+        self._worker = worker
+        self._timer: threading.Timer | None = None
+        # A receiver that is a bound method of a step: the step lives as long as its worker.
+        signals.worker_shutting_down.connect(self._begin)
+
+    def stop(self, worker: t.Any) -> None:
+        # The consumer has been stopped before; the pool, which waits for its jobs, is next.
+        self._begin()
+
+    def _begin(self, **_: t.Any) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(self._worker.app.settings.grace, self._end)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _end(self) -> None:
+        worker = self._worker
+        running = [r for r in worker_state.reserved_requests if not r.acknowledged]
+        log.warning("Giving back %d jobs after a grace of %g s.", len(running), worker.app.settings.grace)
+        # First the processes, so that nobody finishes a job that another worker is given.
+        for process in list(getattr(getattr(worker.pool, "_pool", None), "_pool", None) or ()):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        for request in running:
+            try:
+                request.give_back()
+            except Exception:
+                # The broker gives a message back by itself once the connection is gone, or its
+                # visibility timeout is over.
+                log.exception("Job %s could not be given back.", request.id)
+        with suppress(StoreUnavailable):
+            worker.app.store.beat(WorkerInfo(worker.app.worker_name), 0)
+        logging.shutdown()
+        sys.stdout.flush()
+        # Threads that run user code cannot be stopped otherwise.
+        os._exit(0)

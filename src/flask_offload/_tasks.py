@@ -1,0 +1,102 @@
+"""``@offload.task``: Celery's task decorator, typed, and with fewer words for the usual wishes."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import timedelta
+
+from ._celery import Job, limits
+from .exceptions import ConfigError, UserError
+
+if t.TYPE_CHECKING:
+    from celery.canvas import Signature
+
+__all__ = ["Enqueuer", "OffloadedTask", "task_options"]
+
+P = t.ParamSpec("P")
+R = t.TypeVar("R", covariant=True)
+
+
+class Enqueuer(t.Protocol[P]):
+    """A task with options for its enqueue."""
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Enqueue it."""
+        ...
+
+
+class OffloadedTask(t.Protocol[P, R]):
+    """What a type checker sees of a decorated function. It is a Celery task, and has all that one
+    has (:class:`celery.app.task.Task`)."""
+
+    name: str
+    __name__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function here and now."""
+        ...
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Enqueue the function.
+
+        :raises EnqueueError: The job was not accepted, and will not run.
+        :raises TypeError: The arguments do not fit the function, or are not JSON.
+        :raises PayloadTooLarge: They are larger than ``OFFLOAD_MAX_PAYLOAD``.
+        """
+        ...
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: float | timedelta | None = None,
+        timeout: float | None = None,
+    ) -> Enqueuer[P]:
+        """Options for the next enqueue."""
+        ...
+
+    def apply_async(
+        self, args: t.Any = None, kwargs: t.Any = None, **options: t.Any
+    ) -> Job:
+        """Enqueue with Celery's own options; see :meth:`celery.app.task.Task.apply_async`."""
+        ...
+
+    def s(self, *args: t.Any, **kwargs: t.Any) -> Signature[t.Any]:
+        """A signature, for Celery's canvas."""
+        ...
+
+    def si(self, *args: t.Any, **kwargs: t.Any) -> Signature[t.Any]:
+        """An immutable signature, for Celery's canvas."""
+        ...
+
+
+def task_options(
+    *,
+    title: str | None = None,
+    sensitive: t.Iterable[str] = (),
+    queue: str | None = None,
+    priority: int | None = None,
+    timeout: float | None = None,
+    retries: int | None = None,
+    **celery: t.Any,
+) -> dict[str, t.Any]:
+    """Celery's options for those of ``@offload.task``.
+
+    :param retries: How often the job is tried again after an error, with growing pauses; not
+        after a :exc:`.UserError`, which says that trying again is of no use.
+    """
+    if isinstance(sensitive, str):
+        raise ConfigError(f"sensitive={sensitive!r} must be a list of names: [{sensitive!r}].")
+    given = {"title": title, "queue": queue, "priority": priority}
+    options = {**celery, **{key: value for key, value in given.items() if value is not None}}
+    options["sensitive"] = tuple(sensitive)
+    options.update(limits(timeout))
+    if retries is not None:
+        options["max_retries"] = retries
+        if retries:
+            options.setdefault("autoretry_for", (Exception,))
+            options.setdefault("dont_autoretry_for", (UserError,))
+            options.setdefault("retry_backoff", True)
+            options.setdefault("retry_jitter", True)
+    return options
