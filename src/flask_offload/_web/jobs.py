@@ -1,0 +1,195 @@
+"""The pages of the person waiting: a job, its stream, its files; and to stop it."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from flask import Blueprint, Response, redirect, request, send_file
+
+from .._jobs import JobRecord
+from ..exceptions import JobNotFound
+from . import errors, pages, view, words
+from .negotiate import json_response, wants_json
+from .sse import MAX_LISTED, Streams, last_seq
+from .watch import JobWatch, ListWatch
+
+if t.TYPE_CHECKING:
+    from .._config import Settings
+    from .._control import Control
+    from .access import Access
+
+__all__ = ["make_blueprint"]
+
+
+#: What a browser shows as it is, and cannot run. Anything else is a download.
+INLINE = {
+    "application/pdf",
+    "image/gif",
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "text/plain",
+}
+
+
+class JobPages:
+    """The handlers. Each asks :class:`.Access` first; a job of somebody else does not exist."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        control: Control,
+        access: Access,
+        debug_hint: t.Callable[[], bool],
+    ) -> None:
+        self._control = control
+        self._access = access
+        self._debug = debug_hint
+        self._streams = Streams(control, settings.max_streams)
+
+    def job(self, job_id: str) -> Response:
+        """``GET /<id>``: the page, or JSON; ``?logs_after=N`` adds the lines after number N."""
+        record = self._admitted(job_id)
+        key, as_json = self._access.key(job_id), wants_json()
+        if key and not as_json:
+            # Off the address bar with it, from where it would be copied and sent on.
+            response = t.cast("Response", redirect(self._access.page(job_id), 303))
+        elif as_json:
+            response = self._json(record)
+        else:
+            response = self._page(record)
+        if key:
+            # Also for an owner: the cookie of another first request may replace the one that
+            # makes them the owner in a moment.
+            self._access.remember_key(response, job_id)
+        response.vary.update(("Accept", "Cookie"))
+        return _private(response)
+
+    def events(self, job_id: str) -> Response:
+        """``GET /<id>/events``: the live stream of a job."""
+        record = self._admitted(job_id)
+        watch = JobWatch(self._control, job_id, self._links(record), last_seq(), self._debug())
+        return self._streams.respond(watch)
+
+    def list_events(self) -> Response:
+        """``GET /events?id=…&id=…``: one live stream for several jobs."""
+        self._access.visitor()
+        ids = [i for i in dict.fromkeys(request.args.getlist("id")) if _plausible(i)]
+        records = self._control.store.get_many(ids[:MAX_LISTED])
+        links = {r.id: self._links(r) for r in records if self._access.admits(r)}
+        if not links:
+            raise JobNotFound("")
+        return self._streams.respond(ListWatch(self._control, links, self._debug()))
+
+    def cancel(self, job_id: str) -> Response:
+        """``POST /<id>/cancel``"""
+        record = self._admitted(job_id)
+        if not self._access.genuine(record):
+            raise errors.CrossSiteError
+        self._control.cancel(job_id, by=self._access.actor(record))
+        if wants_json():
+            return _private(self._json(self._control.get(job_id)))
+        return t.cast("Response", redirect(self._links(record).to(), 303))
+
+    def file(self, job_id: str, name: str) -> Response:
+        """``GET /<id>/files/<name>``"""
+        record = self._admitted(job_id)
+        try:
+            info, stream = self._control.open_file(record, name)
+        except FileNotFoundError:
+            raise JobNotFound(job_id) from None
+        inline = info["content_type"] in INLINE
+        response = send_file(
+            stream,
+            info["content_type"],
+            as_attachment=not inline,
+            download_name=info["name"],
+            conditional=False,
+        )
+        response.content_length = info["size"]
+        response.make_conditional(request, accept_ranges=True, complete_length=info["size"])
+        if info["content_type"] != "application/pdf":
+            # Chromium refuses to show a PDF in a sandbox; its viewer is one.
+            response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+        else:
+            response.headers["Content-Security-Policy"] = "frame-ancestors 'self'"
+        return _private(response)
+
+    # -- what they share
+
+    def _admitted(self, job_id: str) -> JobRecord:
+        """The record, if the visitor may see it.
+
+        :raises JobNotFound: There is no such job, or it is another person's; nobody can tell
+            which.
+        """
+        # Asked before there is anything to decide: reading a session may leave its mark on the
+        # answer, which must be the same for a job that does not exist.
+        self._access.visitor()
+        if not _plausible(job_id):
+            raise JobNotFound(job_id)
+        record = self._control.get(job_id)
+        if not self._access.admits(record):
+            raise JobNotFound(job_id)
+        return record
+
+    def _links(self, record: JobRecord) -> view.Links:
+        return view.Links(self._access.page(record.id), self._access.key(record.id))
+
+    def _seen(self, record: JobRecord) -> dict[str, t.Any]:
+        """When, and by what light, the record is looked at."""
+        waiting_for = self._control.worker_missing(record)
+        return {"now": time.time(), "waiting_for": waiting_for, "debug": self._debug()}
+
+    def _json(self, record: JobRecord) -> Response:
+        job = view.job_json(record, self._links(record), **self._seen(record))
+        after = request.args.get("logs_after", type=int)
+        if after is not None:
+            job["logs"] = view.log_json(self._control.logs(record.id, max(0, after)))
+        return json_response(job)
+
+    def _page(self, record: JobRecord) -> Response:
+        seen = self._seen(record)
+        lines = self._control.logs(record.id) if record.log_lines else []
+        return pages.page(
+            "job.html",
+            record=record,
+            job=view.job_json(record, self._links(record), **seen),
+            lines=lines,
+            now=seen["now"],
+            sentence=words.sentence(record, **seen),
+            meta=words.meta(record, waiting_for=seen["waiting_for"]),
+            token=self._access.form_token(record),
+        )
+
+
+def make_blueprint(
+    settings: Settings, control: Control, access: Access, *, debug_hint: t.Callable[[], bool]
+) -> Blueprint:
+    """The blueprint of the job pages, ``offload``.
+
+    :param debug_hint: Whether the reader is the developer, who is told commands.
+    """
+    blueprint = Blueprint(
+        "offload", __name__, url_prefix=settings.jobs_prefix, template_folder="templates"
+    )
+    views = JobPages(settings, control, access, debug_hint)
+    blueprint.add_url_rule("/static/<name>", "asset", pages.asset)
+    blueprint.add_url_rule("/events", "list_events", views.list_events)
+    blueprint.add_url_rule("/<job_id>", "job", views.job)
+    blueprint.add_url_rule("/<job_id>/events", "events", views.events)
+    blueprint.add_url_rule("/<job_id>/cancel", "cancel", views.cancel, methods=["POST"])
+    blueprint.add_url_rule("/<job_id>/files/<name>", "file", views.file)
+    blueprint.register_error_handler(errors.CrossSiteError, errors.answer)
+    blueprint.after_request(pages.fence)
+    return blueprint
+
+
+def _plausible(job_id: str) -> bool:
+    return 0 < len(job_id) <= 200 and job_id.isprintable()
+
+
+def _private(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,73 @@
+"""Pages of ours: templates, static files, and the headers that fence them in."""
+
+from __future__ import annotations
+
+import hashlib
+import typing as t
+from functools import cache
+from importlib.resources import files
+
+from flask import Response, current_app, render_template, request, send_file, url_for
+from werkzeug.exceptions import NotFound
+
+from . import reading, words
+
+__all__ = ["asset", "asset_url", "fence", "page", "template_helpers"]
+
+ASSETS = {"offload.css": "text/css", "offload.js": "text/javascript"}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
+)
+
+
+def page(template: str, status: int = 200, **context: t.Any) -> Response:
+    """Render a template of ours, fenced in."""
+    html = render_template(f"offload/{template}", **template_helpers(), **context)
+    # A job may write what is no text (half a surrogate pair); the page shows a question mark.
+    response = Response(html.encode("utf-8", "replace"), status, mimetype="text/html")
+    return fence(response)
+
+
+def template_helpers() -> dict[str, t.Any]:
+    """What our templates need to find words."""
+    return {"asset_url": asset_url, "iso": reading.iso, "plain": words.plain, "size": reading.size}
+
+
+def fence(response: Response) -> Response:
+    """Add the headers that all our answers carry, where there is none of its own."""
+    headers = response.headers
+    headers.setdefault("Content-Security-Policy", POLICY)
+    # The address of a page may carry the key of a job.
+    headers.setdefault("Referrer-Policy", "same-origin")
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+    return response
+
+
+@cache
+def _version(name: str) -> str:
+    content = (files(__package__) / "static" / name).read_bytes()
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def asset_url(name: str) -> str:
+    """The address of a static file; it changes when the file does."""
+    return url_for("offload.asset", name=name, v=_version(name))
+
+
+def asset(name: str) -> Response:
+    """A static file."""
+    if name not in ASSETS:
+        raise NotFound
+    path = files(__package__) / "static" / name
+    # While versions of the app are rolled over, a page of the other one may ask: serve it what
+    # there is, but let nobody keep that under the wrong version.
+    current = request.args.get("v") == _version(name) and not current_app.debug
+    response = send_file(
+        str(path), ASSETS[name], etag=_version(name), max_age=31_536_000 if current else 0
+    )
+    if current:
+        response.cache_control.public = True
+        response.cache_control.immutable = True
+    return response
