@@ -94,7 +94,7 @@ def run(*command: str) -> int:
         signal.signal(number, pass_on)
     # In a group of its own, so that Ctrl-C reaches it once, by us, and not a second time by the
     # terminal: twice means "at once" to a worker.
-    child = subprocess.Popen(  # noqa: S603
+    child = subprocess.Popen(
         [sys.executable, "-m", "flask", "--app", "app", *command], cwd=HERE, process_group=0
     )
     if wanted:

@@ -4,6 +4,7 @@ much it reads, and which faults are worth another try."""
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Container
 from typing import Any
@@ -31,14 +32,15 @@ def fetch_quote(url: str, symbol: str, origins: Container[str]) -> dict[str, Any
     :raises NoAnswer: Nothing usable came back this time.
     :raises UserError: Nothing usable will come back.
     """
-    answer = get_json(f"{url}/{symbol}", origins)
-    if not isinstance(answer, dict) or not isinstance(answer.get("price"), int | float):
-        raise NoAnswer("The exchange sent something that is not a quote.")
-    return {key: answer.get(key) for key in ("symbol", "price", "currency")}
+    match get_json(f"{url}/{symbol}", origins):
+        case {"symbol": str(name), "price": float(price), "currency": str(currency)}:
+            if math.isfinite(price):
+                return {"symbol": name, "price": price, "currency": currency}
+    raise NoAnswer("The exchange sent something that is not a quote.")
 
 
 def get_json(url: str, origins: Container[str]) -> Any:
-    """GET ``url``, with redirects, and nothing that is not in ``origins``."""
+    """GET ``url``, with redirects, and nothing that is not in ``origins``. Numbers are floats."""
 
     def check(request: httpx.Request) -> None:
         # httpx calls this for the first request and for each one that a redirect leads to.
@@ -75,10 +77,6 @@ def get_json(url: str, origins: Container[str]) -> Any:
         raise NoAnswer(f"The exchange is not available (it answered {response.status_code}).")
     response.raise_for_status()
     try:
-        return json.loads(body, parse_constant=_refuse)
+        return json.loads(body, parse_int=float)
     except ValueError as error:
         raise NoAnswer("The exchange sent something that is not a quote.") from error
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
