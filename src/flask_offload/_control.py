@@ -44,9 +44,9 @@ class Control:
         """The log lines of a job with a number above ``after``."""
         return self.store.logs(job_id, after)
 
-    def list(self, *, owner: str | None = None, limit: int = 50) -> list[JobRecord]:
+    def newest(self, *, owner: str | None = None, limit: int = 50) -> list[JobRecord]:
         """The newest jobs, of one owner or of all, without their results."""
-        return self.store.list(owner=owner, limit=limit)
+        return self.store.newest(owner=owner, limit=limit)
 
     def open_file(self, record: JobRecord, name: str) -> tuple[dict[str, t.Any], t.BinaryIO]:
         """A file of a job: what is known of it, and its content.

@@ -54,9 +54,7 @@ class CurrentJob:
         """Whether somebody wants the job to stop. Tidy up and return, or call on and be stopped."""
         return False
 
-    def progress(
-        self, done: float, total: float | None = None, message: str | None = None
-    ) -> None:
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Say how far the job is.
 
         :param done: Units of work done.
@@ -149,9 +147,7 @@ class RunningJob(CurrentJob):
                 return False
         return self._cancelled
 
-    def progress(
-        self, done: float, total: float | None = None, message: str | None = None
-    ) -> None:
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         self._stop_if_cancelled()
         with self._lock:
             text = self._progress.message if message is None else self.mask(str(message))

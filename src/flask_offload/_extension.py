@@ -157,7 +157,7 @@ class Offload:
         """
         if self.state.celery.store.state(job_id) is None:
             raise JobNotFound(job_id)
-        return self.state.celery.AsyncResult(job_id)
+        return t.cast("Job", self.state.celery.AsyncResult(job_id))
 
     def user_loader(self, loader: t.Callable[[], str | None]) -> t.Callable[[], str | None]:
         """Register the function that gives the id of the user of the current request.
@@ -186,7 +186,7 @@ class Offload:
         **celery: t.Any,
     ) -> t.Callable[[t.Callable[P, R]], OffloadedTask[P, R]]: ...
 
-    def task(self, fun: t.Any = None, /, **options: t.Any) -> t.Any:
+    def task(self, fun: t.Any = None, /, **options: t.Any) -> t.Any:  # type: ignore[misc]
         """Make a function a task. ``async def`` works too.
 
         :param title: What the person waiting reads; ``{names}`` of arguments are filled in.

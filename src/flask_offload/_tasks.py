@@ -56,9 +56,7 @@ class OffloadedTask(t.Protocol[P, R]):
         """Options for the next enqueue."""
         ...
 
-    def apply_async(
-        self, args: t.Any = None, kwargs: t.Any = None, **options: t.Any
-    ) -> Job:
+    def apply_async(self, args: t.Any = None, kwargs: t.Any = None, **options: t.Any) -> Job:
         """Enqueue with Celery's own options; see :meth:`celery.app.task.Task.apply_async`."""
         ...
 

@@ -82,7 +82,9 @@ class OffloadCelery(Celery):  # type: ignore[misc]
     def AsyncResult(self) -> type[Job]:  # noqa: N802
         return t.cast("type[Job]", self.subclass_with_self("flask_offload._celery.job:Job"))
 
-    def send_task(self, name: str, args: t.Any = None, kwargs: t.Any = None, **options: t.Any) -> t.Any:
+    def send_task(
+        self, name: str, args: t.Any = None, kwargs: t.Any = None, **options: t.Any
+    ) -> t.Any:
         """Write the record, then publish; see :meth:`celery.Celery.send_task`.
 
         :raises EnqueueError: The job was not accepted within ``OFFLOAD_PUBLISH_TIMEOUT``, and
@@ -102,8 +104,20 @@ class OffloadCelery(Celery):  # type: ignore[misc]
 
     # -- tasks
 
+    def task(self, *args: t.Any, **options: t.Any) -> t.Any:
+        """Celery's decorator; the task is this app's alone, unless ``shared=True`` is given.
+
+        Celery adds a task of one app to all others, which are finalized later: of ten apps of one
+        factory, each would get the tasks of another.
+        """
+        return super().task(*args, **{"shared": False, **options})
+
     def _task_from_fun(
-        self, fun: t.Callable[..., t.Any], name: str | None = None, base: t.Any = None, **options: t.Any
+        self,
+        fun: t.Callable[..., t.Any],
+        name: str | None = None,
+        base: t.Any = None,
+        **options: t.Any,
     ) -> t.Any:
         if base is not None and not issubclass(base, OffloadTask):
             # A base class of the user's keeps its say; ours comes first.
@@ -120,7 +134,10 @@ class OffloadCelery(Celery):  # type: ignore[misc]
         backend = self.backend
         error = TaskRevokedError("cancelled")
         meta = backend._get_result_meta(
-            result=backend.encode_result(error, REVOKED), state=REVOKED, traceback=None, request=None
+            result=backend.encode_result(error, REVOKED),
+            state=REVOKED,
+            traceback=None,
+            request=None,
         )
         return t.cast("str", backend.encode({**meta, "task_id": job_id}))
 

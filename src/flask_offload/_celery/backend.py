@@ -86,7 +86,7 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
             final or _STATES.get(state, ""),
             self.encode({**meta, "task_id": task_id}),
             fields,
-            **attempt(request or {}),
+            attempt=attempt(request or {}),
         )
         return result
 
@@ -118,7 +118,9 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
         self, task_id: str, state: str, fields: dict[str, str], request: t.Any
     ) -> None:
         self._ensure_retryable(
-            lambda: self.app.store.finish(task_id, state, "", fields, **attempt(request or {}))
+            lambda: self.app.store.finish(
+                task_id, state, "", fields, attempt=attempt(request or {})
+            )
         )
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, t.Any]:

@@ -1,4 +1,4 @@
-"""Celery's current app follows Flask's app context, so that a ``@shared_task`` is the right app's."""
+"""Celery's current app follows Flask's app context, so that a shared task is the right app's."""
 
 from __future__ import annotations
 
@@ -41,5 +41,6 @@ def _stack() -> list[t.Any]:
     try:
         return t.cast("list[t.Any]", _state._tls.offload_stack)
     except AttributeError:
-        _state._tls.offload_stack = stack = []
+        stack: list[t.Any] = []
+        _state._tls.offload_stack = stack
         return stack

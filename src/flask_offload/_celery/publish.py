@@ -198,7 +198,11 @@ def _describe(
 
 
 def _payload(
-    app: OffloadCelery, name: str, args: list[t.Any], kwargs: dict[str, t.Any], kept: dict[str, t.Any]
+    app: OffloadCelery,
+    name: str,
+    args: list[t.Any],
+    kwargs: dict[str, t.Any],
+    kept: dict[str, t.Any],
 ) -> str:
     try:
         payload: str = kombu_json.dumps({"args": args, "kwargs": kwargs, "options": kept})
@@ -227,5 +231,3 @@ def _delay(app: OffloadCelery, options: dict[str, t.Any]) -> float:
         eta = datetime.fromisoformat(eta)
     delay = (maybe_make_aware(eta, app.timezone) - datetime.now(UTC)).total_seconds()
     return max(0.0, delay) if math.isfinite(delay) else 0.0
-
-

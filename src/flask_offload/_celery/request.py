@@ -20,7 +20,7 @@ class OffloadRequest(Request):  # type: ignore[misc]
         super().reject(requeue=requeue)
         if in_hand and requeue:
             with contextlib.suppress(StoreUnavailable):
-                self._app.store.requeue(self.id, **attempt(self._request_dict))
+                self._app.store.requeue(self.id, attempt(self._request_dict))
 
     def give_back(self) -> None:
         """Give back a message at shutdown; its start does not count against the job."""
@@ -28,5 +28,4 @@ class OffloadRequest(Request):  # type: ignore[misc]
             return
         super().reject(requeue=True)
         with contextlib.suppress(StoreUnavailable):
-            self._app.store.requeue(self.id, forgive=True, **attempt(self._request_dict))
-
+            self._app.store.requeue(self.id, attempt(self._request_dict), forgive=True)

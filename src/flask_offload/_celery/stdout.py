@@ -43,7 +43,11 @@ class LineLogging(Logging):  # type: ignore[misc]
     """Celery's logging, with whole lines of standard output."""
 
     def redirect_stdouts_to_logger(
-        self, logger: logging.Logger, loglevel: t.Any = None, stdout: bool = True, stderr: bool = True
+        self,
+        logger: logging.Logger,
+        loglevel: t.Any = None,
+        stdout: bool = True,
+        stderr: bool = True,
     ) -> LoggingProxy:
         proxy = LineProxy(logger, loglevel)
         if stdout:

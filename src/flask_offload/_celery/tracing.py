@@ -35,14 +35,14 @@ class DeliveriesExhausted(WorkerLostError):  # type: ignore[misc]
     """The job was started ``OFFLOAD_MAX_DELIVERIES`` times, and no worker lived to finish it."""
 
 
-def attempt(request: t.Any) -> dict[str, int]:
-    """Which attempt a Celery request belongs to."""
+def attempt(request: t.Any) -> tuple[int, int]:
+    """Which attempt a Celery request belongs to: its counts of replacements and retries."""
 
     def get(key: str) -> int:
         value = request.get(key) if isinstance(request, dict) else getattr(request, key, 0)
         return int(value or 0)
 
-    return {"nesting": get("replaced_task_nesting"), "retries": get("retries")}
+    return get("replaced_task_nesting"), get("retries")
 
 
 class Run:
@@ -50,6 +50,7 @@ class Run:
 
     def __init__(self, app: OffloadCelery, task: t.Any, args: t.Any, kwargs: t.Any) -> None:
         request = task.request
+        nesting, retries = attempt(request)
         shown = describe.arguments(task, args, kwargs)
         job = NewJob(
             id=request.id,
@@ -61,7 +62,8 @@ class Run:
             max_retries=task.max_retries,
             root_id=request.root_id or "",
             parent_id=request.parent_id or "",
-            **attempt(request),
+            nesting=nesting,
+            retries=retries,
         )
         self.claimed = False
         self._app = app
@@ -128,10 +130,10 @@ class Run:
             if state == IGNORED:
                 # Raised by the task itself: it is done. Where the record has gone on already
                 # (task.replace) or is over, this changes nothing.
-                store.finish(job_id, JobState.SUCCEEDED.value, **which)
+                store.finish(job_id, JobState.SUCCEEDED.value, attempt=which)
             elif state == REJECTED and not getattr(retval, "requeue", False):
                 error = {"error": "The task rejected its message.", "error_type": "Reject"}
-                store.finish(job_id, JobState.FAILED.value, fields=error, **which)
+                store.finish(job_id, JobState.FAILED.value, fields=error, attempt=which)
 
 
 def claim(task: t.Any) -> Run | None:
@@ -155,7 +157,7 @@ def _open(task: t.Any, args: t.Any, kwargs: t.Any, **_: t.Any) -> None:
     if request.is_eager:
         # In the process of the caller, whose context is the task's too, if there is one.
         flask_app = task.app.flask_app
-        if not has_app_context() or current_app._get_current_object() is not flask_app:
+        if not has_app_context() or current_app != flask_app:
             context = flask_app.app_context()
             context.push()
             request.offload_context = context
@@ -172,7 +174,7 @@ def _close(task: t.Any, state: str | None = None, retval: t.Any = None, **_: t.A
     if run is not None:
         try:
             if state in {IGNORED, REJECTED}:
-                run.settle(state, retval)
+                run.settle(state or "", retval)
         finally:
             run.close()
     context = getattr(task.request, "offload_context", None)

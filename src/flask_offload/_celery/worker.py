@@ -131,7 +131,9 @@ class Grace(bootsteps.StartStopStep):  # type: ignore[misc]
     def _end(self) -> None:
         worker = self._worker
         running = [r for r in worker_state.reserved_requests if not r.acknowledged]
-        log.warning("Giving back %d jobs after a grace of %g s.", len(running), worker.app.settings.grace)
+        log.warning(
+            "Giving back %d jobs after a grace of %g s.", len(running), worker.app.settings.grace
+        )
         # First the processes, so that nobody finishes a job that another worker is given.
         for process in list(getattr(getattr(worker.pool, "_pool", None), "_pool", None) or ()):
             with suppress(ProcessLookupError):

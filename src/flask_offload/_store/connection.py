@@ -172,4 +172,6 @@ def _translated(*, sent: bool) -> t.Iterator[None]:
             f"The server refused the user or password of OFFLOAD_URL ({error}).", sent=False
         ) from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-        raise StoreUnavailable(f"The server of OFFLOAD_URL is away ({error}).", sent=sent) from error
+        raise StoreUnavailable(
+            f"The server of OFFLOAD_URL is away ({error}).", sent=sent
+        ) from error

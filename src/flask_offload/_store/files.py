@@ -58,7 +58,9 @@ class FileStore:
         fs, root = self._fs()
         return fs, f"{root}/{hashlib.sha256(job_id.encode()).hexdigest()[:32]}"
 
-    def save(self, job_id: str, name: str, data: bytes | str | os.PathLike[str]) -> dict[str, t.Any]:
+    def save(
+        self, job_id: str, name: str, data: bytes | str | os.PathLike[str]
+    ) -> dict[str, t.Any]:
         """Keep ``data`` (bytes, or the path of a file) and say what was kept.
 
         :raises PayloadTooLarge: It is larger than ``OFFLOAD_MAX_FILE``.

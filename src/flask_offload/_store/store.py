@@ -21,12 +21,41 @@ if t.TYPE_CHECKING:
 __all__ = ["NewJob", "Started", "Store", "WorkerInfo"]
 
 #: The fields that make a :class:`JobRecord`; not the payload, which may be large.
-FIELDS = (
-    "task state title queue owners args kwargs created_at due_at started_at finished_at retries "
-    "max_retries deliveries starts worker done total message error error_type user_error "
-    "cancel_requested cancelled_by files log_lines log_dropped locale request_id root_id parent_id "
-    "event_id unconfirmed_until"
-).split()
+FIELDS = [
+    "task",
+    "state",
+    "title",
+    "queue",
+    "owners",
+    "args",
+    "kwargs",
+    "created_at",
+    "due_at",
+    "started_at",
+    "finished_at",
+    "retries",
+    "max_retries",
+    "deliveries",
+    "starts",
+    "worker",
+    "done",
+    "total",
+    "message",
+    "error",
+    "error_type",
+    "user_error",
+    "cancel_requested",
+    "cancelled_by",
+    "files",
+    "log_lines",
+    "log_dropped",
+    "locale",
+    "request_id",
+    "root_id",
+    "parent_id",
+    "event_id",
+    "unconfirmed_until",
+]
 LINE_LIMIT = 2_000
 
 
@@ -138,9 +167,7 @@ class Store:
 
     # -- how a call is made
 
-    def _call(
-        self, use: t.Callable[[Link], t.Any], deadline: Deadline | None = None
-    ) -> t.Any:
+    def _call(self, use: t.Callable[[Link], t.Any], deadline: Deadline | None = None) -> t.Any:
         deadline = deadline or Deadline.after(self.timeout)
         if self._prepare is not None:
             self._prepare()
@@ -236,24 +263,26 @@ class Store:
         result: str = "",
         fields: dict[str, str] | None = None,
         *,
-        nesting: int = 0,
-        retries: int = 0,
+        attempt: tuple[int, int] = (0, 0),
     ) -> bool:
         """Write result and state at once.
 
         :param state: A :class:`JobState`, or empty for a Celery state of the user's own.
         :param result: Celery's result, encoded; empty where none is kept.
+        :param attempt: Celery's counts of replacements and retries, as in :class:`NewJob`.
         :return: False if the job was over, or has gone on to a newer attempt.
         """
-        args = (state, result, json.dumps(fields or {}), nesting, retries)
+        args = (state, result, json.dumps(fields or {}), *attempt)
         return bool(self._script("finish", job_id, *args, keys=[self.keys.result(job_id)]))
 
-    def requeue(self, job_id: str, *, nesting: int, retries: int, forgive: bool = False) -> bool:
+    def requeue(
+        self, job_id: str, attempt: tuple[int, int] = (0, 0), *, forgive: bool = False
+    ) -> bool:
         """Note that the message of a running job went back to the broker.
 
         :param forgive: The start does not count against the delivery limit.
         """
-        return bool(self._script("requeue", job_id, nesting, retries, int(forgive)))
+        return bool(self._script("requeue", job_id, *attempt, int(forgive)))
 
     def cancel_requested(self, job_id: str) -> bool:
         """Whether a running job is to be stopped."""
@@ -329,7 +358,7 @@ class Store:
         records = (self._record(i, v) for i, v in zip(job_ids, replies, strict=True))
         return [record for record in records if record is not None]
 
-    def list(self, *, owner: str | None = None, limit: int = 50) -> list[JobRecord]:
+    def newest(self, *, owner: str | None = None, limit: int = 50) -> list[JobRecord]:
         """The newest jobs, of one owner or of all."""
         key = self.keys.jobs if owner is None else self.keys.owner(owner)
         (ids,) = self._pipeline([("ZREVRANGE", key, 0, limit - 1)])

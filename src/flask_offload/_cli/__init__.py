@@ -1,0 +1,16 @@
+"""``flask offload …``"""
+
+from __future__ import annotations
+
+from flask.cli import AppGroup
+
+from .dev import dev
+from .jobs import jobs
+from .worker import worker
+
+__all__ = ["offload_cli"]
+
+offload_cli = AppGroup("offload", help="Run and look after background jobs.")
+offload_cli.add_command(worker)
+offload_cli.add_command(dev)
+offload_cli.add_command(jobs)
