@@ -21,9 +21,7 @@ import sys
 import time
 
 # Files in the directory of the server.
-USERS_LOCK = "users.lock"
-KEEPER_LOCK = "keeper.lock"
-SERVER_LOCK = "server.lock"
+USERS_LOCK, KEEPER_LOCK, SERVER_LOCK = "users.lock", "keeper.lock", "server.lock"
 FAILURE = "failure"
 
 # How the program that was run ends; the keeper itself is its child.
@@ -43,19 +41,19 @@ def holder(path: str | os.PathLike[str]) -> int | None:
     :return: Its process id; 0 if it lives where we cannot see it, in another container or on
         another host; ``None`` if nobody holds the lock.
     """
-    linux = sys.platform.startswith("linux")
     # struct flock is (type, whence, start, length, pid) on Linux, and
     # (start, length, pid, type, whence) on macOS and the BSDs.
-    layout = "hhqqi0q" if linux else "qqihhi0q"
-    query = (fcntl.F_WRLCK, 0, 0, 0, 0) if linux else (0, 0, 0, fcntl.F_WRLCK, 0, 0)
+    if sys.platform.startswith("linux"):
+        layout, kind, pid, query = "hhqqi0q", 0, 4, (fcntl.F_WRLCK, 0, 0, 0, 0)
+    else:
+        layout, kind, pid, query = "qqihhi0q", 3, 2, (0, 0, 0, fcntl.F_WRLCK, 0, 0)
     try:
         with open(path, "rb") as file:
             answer = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(layout, *query))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     fields = struct.unpack(layout, answer)
-    kind, pid = (fields[0], fields[4]) if linux else (fields[3], fields[2])
-    return None if kind == fcntl.F_UNLCK else max(pid, 0)
+    return None if fields[kind] == fcntl.F_UNLCK else max(fields[pid], 0)
 
 
 class Keeper:
@@ -67,6 +65,9 @@ class Keeper:
         self.failure = os.path.join(directory, FAILURE)
         self.users_lock = os.path.join(directory, USERS_LOCK)
         self.server_lock = os.path.join(directory, SERVER_LOCK)
+        self.aof = os.path.join(directory, "appendonlydir")
+        self.synced: dict[str, int] = {}  # sizes
+        self.sync_at = 0.0
         self.inode = os.stat(self.users_lock).st_ino
         self.server, self.listening = 0, False  # process id, 0 while none runs
         self.started_at = self.start_at = self.delay = 0.0
@@ -75,7 +76,6 @@ class Keeper:
         self.idle_since = 0.0  # 0 while there are users
         self.end_by = signal.SIGTERM
         self.done = False
-
         # A signal ends the wait of select() at once, also one that comes just before it.
         self.wake, wake_end = os.pipe()
         for end in (self.wake, wake_end):
@@ -89,28 +89,38 @@ class Keeper:
         with contextlib.suppress(OSError):  # a full disk
             print(f"{os.getpid()}:K {time.strftime('%d %b %Y %H:%M:%S')} * {message}", flush=True)
 
-    def wait(self, seconds: float) -> None:
-        """Wait for a signal, at most some seconds."""
-        select.select([self.wake], [], [], seconds)
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.wake, 512)
-
     def run(self) -> None:
-        """Keep the server for as long as it is of use.
-
-        When nobody uses it any more, the lock that proves it stays with us until we exit.
-        """
+        """Keep the server for as long as it is of use."""
         while not self.done:
             if not self.server and time.monotonic() >= self.start_at and self.is_alone():
                 self.start()
-            self.wait(min(0.5, max(0.01, LINGER / 4)) if self.listening else 0.01)
+            pause = min(0.5, LINGER / 4 + 0.01) if self.listening else 0.01
+            select.select([self.wake], [], [], pause)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wake, 512)
             self.reap()
             found = self.server > 0 and os.path.exists(self.socket_path)
-            if self.server and self.listening and not found:
-                self.log("The socket was deleted; restarting the server.")
+            if self.server and self.listening and not found:  # nobody could connect any more
                 os.kill(self.server, signal.SIGTERM)
             self.listening = found
+            self.sync()
             self.look_for_users()
+
+    def sync(self) -> None:
+        """Once a second, have on the disk what the server has written.
+
+        The server must not do this itself: under ``appendfsync everysec`` it keeps back what
+        comes during an fsync, confirms it, and loses it if it is killed then.
+        """
+        if time.monotonic() < self.sync_at:
+            return
+        self.sync_at = time.monotonic() + 1
+        with contextlib.suppress(OSError), os.scandir(self.aof) as entries:
+            sizes = {entry.path: entry.stat().st_size for entry in entries}
+            for path in [path for path in sizes if sizes[path] != self.synced.get(path)]:
+                with open(path, "rb") as file:
+                    os.fsync(file)
+            self.synced = sizes
 
     def look_for_users(self) -> None:
         """End the work once the users' lock has been free for the linger time."""
@@ -152,21 +162,16 @@ class Keeper:
             os.unlink(self.socket_path)  # that of a killed server would look as if ours listened
         self.started_at = time.monotonic()
         keeper = os.getpid()
-        # Hold back signals until the child has dropped our handlers, which would swallow them.
-        signals = {signal.SIGTERM, signal.SIGINT}
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         self.server = os.fork()
         if self.server == 0:
             try:
-                for number in signals:
+                for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, signal.SIG_DFL)
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
                 self.become_server(keeper)
             except OSError as error:
                 self.log(f"Cannot run {self.command[0]}: {error}")
             finally:
                 os._exit(127)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     def become_server(self, keeper: int) -> None:
         """In the child: replace the program by the server."""
@@ -174,7 +179,7 @@ class Keeper:
             with contextlib.suppress(ImportError):  # some builds of Python are without
                 import ctypes  # here only, so that the keeper stays small
 
-                # SIGTERM, not SIGKILL: a write that waits for a running fsync is not lost.
+                # SIGTERM, not SIGKILL, so that it syncs its append-only file.
                 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
             if os.getppid() != keeper:  # it died before prctl(), so no signal will come
                 os._exit(DIED)
@@ -207,8 +212,9 @@ class Keeper:
         """Stop the server, which writes and syncs its append-only file first."""
         deadline = time.monotonic() + STOP_TIMEOUT
         while self.server and not os.waitpid(self.server, os.WNOHANG)[0]:
+            # Again and again: one that comes before the child is the server goes to our handler.
             os.kill(self.server, self.end_by if time.monotonic() < deadline else signal.SIGKILL)
-            self.wait(0.1)
+            select.select([self.wake], [], [], 0.1)
         self.server = 0
 
 

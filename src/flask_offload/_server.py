@@ -174,11 +174,9 @@ class EmbeddedServer:
             else:
                 seen = self._start_keeper(deadline) or seen
             if time.monotonic() > deadline:
-                elsewhere = "Its keeper runs on another host or in another container." * (
-                    keeper == 0
-                )
                 what = "is still loading its data" if answer else "does not answer"
-                raise self._error(what, elsewhere)
+                far = "Its keeper runs on another host or in another container."
+                raise self._error(what, far if keeper == 0 else "")
             time.sleep(0.005)
 
     def _start_keeper(self, deadline: float) -> bool:
