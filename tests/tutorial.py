@@ -113,6 +113,12 @@ class Person(httpx.Client):
         assert token, page.text
         return self.post(path, data={"csrf_token": token[1], **fields})
 
+    def read(self, url: str) -> str:
+        """What a page says; the first visit to a job leads to its address without the key."""
+        page = self.get(url, follow_redirects=True)
+        assert page.status_code == 200, page.text
+        return text_of(page.text)
+
     def job(self, url: str) -> dict[str, Any]:
         """What the page of a job says to a program."""
         response = self.get(url, headers={"Accept": "application/json"})
