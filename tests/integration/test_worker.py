@@ -125,14 +125,17 @@ def test_cancelled_while_no_worker_is_up_never_runs(system: System, tmp_path: Pa
 def test_cancel_survives_the_death_of_the_worker(system: System, tmp_path: Path) -> None:
     system.env["VISIBILITY_TIMEOUT"] = "3"
     ledger = tmp_path / "ledger"
-    tasks = system.app().extensions["offload"].celery.tasks
+    app = system.app()
+    tasks = app.extensions["offload"].celery.tasks
     worker = system.worker("--pool", "threads")
     job = tasks["sample.sleep"].delay(60, str(ledger))
     wait_until(lambda: words(ledger) == ["start"])
     job.cancel()
     worker.kill()
+    control = app.extensions["offload"].control
+    wait_until(lambda: control.worker_missing(job.record) == "lost", 15)
     system.worker("--pool", "threads")
-    wait_until(lambda: job.record.state is JobState.CANCELLED, 30)
+    wait_until(lambda: job.record.state is JobState.CANCELLED, 60)
     assert words(ledger) == ["start"]
 
 

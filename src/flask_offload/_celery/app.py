@@ -98,6 +98,8 @@ class OffloadCelery(Celery):  # type: ignore[misc]
             bound: dict[str, t.Any] = {"publish_timeout": timeout}
         else:
             bound = {"read_timeout": timeout, "write_timeout": timeout}
+        # kombu's own way to a broker that is away: a second address at once, and no pauses.
+        bound |= {"max_retries": 1, "interval_start": 0, "connect_retries_timeout": timeout}
         kwargs["transport_options"] = {**bound, **(kwargs.get("transport_options") or {})}
         kwargs.setdefault("connect_timeout", timeout)
         return super().connection_for_write(url, **kwargs)

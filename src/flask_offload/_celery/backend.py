@@ -124,11 +124,11 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
         )
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, t.Any]:
+        # State first: a job that was over by then has its result already.
+        state = self.app.store.state(task_id)
         meta: dict[str, t.Any] = super()._get_task_meta_for(task_id)
-        if meta["status"] == states.PENDING:
-            state = self.app.store.state(task_id)
-            if state is not None:
-                meta["status"] = state.celery
+        if meta["status"] == states.PENDING and state is not None:
+            meta |= {"status": state.celery, "task_id": task_id}
         return meta
 
 

@@ -119,16 +119,13 @@ def _publish(
             limits = {"confirm_timeout": max(0.05, deadline.left()), "retry": False}
             try:
                 return publish(name, args, kwargs, producer=producer, **limits, **options)
-            except TimeoutError:
-                producer.connection.collapse()
-                raise
             except Exception as error:
-                if not _broken(producer.connection, error):
+                if not isinstance(error, TimeoutError) and not _broken(producer.connection, error):
                     raise
                 # Never give a broken connection back as it is. One that had gone stale in the
                 # pool says nothing about the broker, so a fresh one is tried, once.
-                producer.connection.collapse()
-                if last or isinstance(error.__cause__, TimeoutError):
+                producer.connection.collect()
+                if last or not deadline.left():
                     raise
     raise AssertionError("unreachable")
 

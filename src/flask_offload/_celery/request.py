@@ -21,11 +21,3 @@ class OffloadRequest(Request):  # type: ignore[misc]
         if in_hand and requeue:
             with contextlib.suppress(StoreUnavailable):
                 self._app.store.requeue(self.id, attempt(self._request_dict))
-
-    def give_back(self) -> None:
-        """Give back a message at shutdown; its start does not count against the job."""
-        if self.acknowledged:
-            return
-        super().reject(requeue=True)
-        with contextlib.suppress(StoreUnavailable):
-            self._app.store.requeue(self.id, attempt(self._request_dict), forgive=True)

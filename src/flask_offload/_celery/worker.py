@@ -17,6 +17,7 @@ from celery.worker import state as worker_state
 
 from .._current import JobLogHandler
 from .._store import StoreUnavailable, WorkerInfo
+from .tracing import attempt
 
 if t.TYPE_CHECKING:
     from .app import OffloadCelery
@@ -83,6 +84,7 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _tidy(self, app: OffloadCelery) -> None:
         try:
+            app.store.settle()
             for job_id in app.store.prune():
                 app.files.remove(job_id)
         except StoreUnavailable:
@@ -138,13 +140,16 @@ class Grace(bootsteps.StartStopStep):  # type: ignore[misc]
         for process in list(getattr(getattr(worker.pool, "_pool", None), "_pool", None) or ()):
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
-        for request in running:
-            try:
-                request.give_back()
-            except Exception:
-                # The broker gives a message back by itself once the connection is gone, or its
-                # visibility timeout is over.
-                log.exception("Job %s could not be given back.", request.id)
+        # Then the records, while nobody else can have the messages.
+        with suppress(StoreUnavailable):
+            for request in running:
+                worker.app.store.requeue(request.id, attempt(request.request_dict), forgive=True)
+        # Last the messages: at the end of its connection the broker has back all that was not
+        # acknowledged. The event loop that would carry a reject does not turn any more.
+        try:
+            worker.consumer.connection.close()
+        except Exception:
+            log.exception("The messages could not be given back; the broker will miss them soon.")
         with suppress(StoreUnavailable):
             worker.app.store.beat(WorkerInfo(worker.app.worker_name), 0)
         logging.shutdown()

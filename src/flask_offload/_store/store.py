@@ -329,6 +329,10 @@ class Store:
         """Forget jobs whose time is over; return their ids, whose files are to be removed."""
         return t.cast("list[str]", self._script("prune", "", limit))
 
+    def settle(self, limit: int = 100) -> None:
+        """End the enqueues that nobody confirmed in time."""
+        self._script("settle", "", limit)
+
     # -- queries
 
     def get(self, job_id: str) -> JobRecord:
@@ -341,9 +345,9 @@ class Store:
             ("GET", self.keys.result(job_id)),
         ]
         values, result = self._pipeline(commands)
-        if values[FIELDS.index("unconfirmed_until")]:
+        if _unconfirmed(values):
             # The enqueue is under way, or its process died in the middle: have that settled.
-            self.prune()
+            self.settle()
             values, result = self._pipeline(commands)
         record = self._record(job_id, values, result)
         if record is None:
@@ -354,7 +358,11 @@ class Store:
         """The records that exist, without their results, in the order of ``job_ids``."""
         if not job_ids:
             return []
-        replies = self._pipeline([("HMGET", self.keys.job(i), *FIELDS) for i in job_ids])
+        commands = [("HMGET", self.keys.job(i), *FIELDS) for i in job_ids]
+        replies = self._pipeline(commands)
+        if any(_unconfirmed(values) for values in replies):
+            self.settle()
+            replies = self._pipeline(commands)
         records = (self._record(i, v) for i, v in zip(job_ids, replies, strict=True))
         return [record for record in records if record is not None]
 
@@ -437,6 +445,10 @@ class Store:
     def call(self, *command: t.Any, deadline: Deadline | None = None) -> t.Any:
         """Send one command."""
         return self._call(lambda link: link.call(*command), deadline)
+
+
+def _unconfirmed(values: list[str | None]) -> bool:
+    return bool(values[FIELDS.index("unconfirmed_until")])
 
 
 def _refusal(error: redis.ResponseError) -> str:

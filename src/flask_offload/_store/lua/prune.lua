@@ -13,11 +13,4 @@ for _, member in ipairs(due) do
   redis.call('DEL', prefix .. 'job:' .. id, prefix .. 'log:' .. id, prefix .. 'result:' .. id)
   gone[#gone + 1] = id
 end
-local late = redis.call('ZRANGEBYSCORE', prefix .. 'unconfirmed', '-inf', stamp(now), 'LIMIT', 0, ARGV[4])
-for _, id in ipairs(late) do
-  job_id, job = id, prefix .. 'job:' .. id
-  redis.call('ZREM', prefix .. 'unconfirmed', id)
-  -- Of a retry the mark stays: start needs it to let the older message carry on.
-  if tonumber(redis.call('HGET', job, 'starts') or 0) == 0 then settle() end
-end
 return gone
