@@ -48,9 +48,8 @@ FAULTS: dict[type[Exception], Fault] = {
     ),
     JobNotFound: Fault(
         404,
-        "There is nothing to see here",
-        "The job is no longer kept, the address is not complete, or it was started in another "
-        "browser.",
+        "This job cannot be found",
+        "It is no longer kept, the address is not complete, or it was started in another browser.",
     ),
     CrossSiteError: Fault(
         403,

@@ -158,8 +158,7 @@ class JobPages:
             job=view.job_json(record, self._links(record), **seen),
             lines=lines,
             now=seen["now"],
-            sentence=words.sentence(record, **seen),
-            meta=words.meta(record, waiting_for=seen["waiting_for"]),
+            sentences=words.lines(record, **seen),
             token=self._access.form_token(record),
         )
 
@@ -175,7 +174,7 @@ def make_blueprint(
         "offload", __name__, url_prefix=settings.jobs_prefix, template_folder="templates"
     )
     views = JobPages(settings, control, access, debug_hint)
-    blueprint.add_url_rule("/static/<name>", "asset", pages.asset)
+    blueprint.add_url_rule("/static/<version>/<name>", "asset", pages.asset)
     blueprint.add_url_rule("/events", "list_events", views.list_events)
     blueprint.add_url_rule("/<job_id>", "job", views.job)
     blueprint.add_url_rule("/<job_id>/events", "events", views.events)

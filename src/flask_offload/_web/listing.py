@@ -61,7 +61,6 @@ def _item(control: Control, access: Access, record: JobRecord) -> dict[str, t.An
         "record": record,
         "job": view.job_json(record, view.Links(access.page(record.id)), **seen),
         "url": access.job_url(record.id),
-        "sentence": words.sentence(record, **seen),
-        "meta": words.meta(record, waiting_for=seen["waiting_for"]),
+        "sentences": words.lines(record, **seen),
         "token": access.form_token(record),
     }

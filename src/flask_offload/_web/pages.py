@@ -7,14 +7,22 @@ import typing as t
 from functools import cache
 from importlib.resources import files
 
-from flask import Response, current_app, render_template, request, send_file, url_for
+from flask import Response, current_app, render_template, send_file, url_for
 from werkzeug.exceptions import NotFound
 
-from . import reading, words
+from . import reading
 
 __all__ = ["asset", "asset_url", "fence", "page", "template_helpers"]
 
-ASSETS = {"offload.css": "text/css", "offload.js": "text/javascript"}
+ASSETS = {
+    "list.css": "text/css",
+    "live.js": "text/javascript",
+    "nodes.js": "text/javascript",
+    "offload.js": "text/javascript",
+    "page.css": "text/css",
+    "shared.css": "text/css",
+    "times.js": "text/javascript",
+}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
@@ -31,7 +39,7 @@ def page(template: str, status: int = 200, **context: t.Any) -> Response:
 
 def template_helpers() -> dict[str, t.Any]:
     """What our templates need to find words."""
-    return {"asset_url": asset_url, "iso": reading.iso, "plain": words.plain, "size": reading.size}
+    return {"asset_url": asset_url, "iso": reading.iso, "ago": reading.ago}
 
 
 def fence(response: Response) -> Response:
@@ -46,26 +54,31 @@ def fence(response: Response) -> Response:
 
 
 @cache
-def _version(name: str) -> str:
-    content = (files(__package__) / "static" / name).read_bytes()
-    return hashlib.sha256(content).hexdigest()[:12]
+def _version() -> str:
+    """The state of all static files; one for all, as the scripts import each other."""
+    digest = hashlib.sha256()
+    for name in sorted(ASSETS):
+        digest.update((files(__package__) / "static" / name).read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def asset_url(name: str) -> str:
-    """The address of a static file; it changes when the file does."""
-    return url_for("offload.asset", name=name, v=_version(name))
+    """The address of a static file; it changes when one of them does."""
+    return url_for("offload.asset", version=_version(), name=name)
 
 
-def asset(name: str) -> Response:
+def asset(version: str, name: str) -> Response:
     """A static file."""
     if name not in ASSETS:
         raise NotFound
-    path = files(__package__) / "static" / name
     # While versions of the app are rolled over, a page of the other one may ask: serve it what
     # there is, but let nobody keep that under the wrong version.
-    current = request.args.get("v") == _version(name) and not current_app.debug
+    current = version == _version() and not current_app.debug
     response = send_file(
-        str(path), ASSETS[name], etag=_version(name), max_age=31_536_000 if current else 0
+        str(files(__package__) / "static" / name),
+        ASSETS[name],
+        etag=_version(),
+        max_age=31_536_000 if current else 0,
     )
     if current:
         response.cache_control.public = True

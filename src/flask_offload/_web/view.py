@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import typing as t
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from urllib.parse import quote, urlencode, urlsplit
 
 from .._jobs import JobRecord, JobState, LogLine
@@ -46,16 +46,15 @@ class Result:
     :param kind: ``text``, ``link``, ``file`` or ``json``; empty where there is nothing to show.
     :param text: What to show; of a file, its name.
     :param url: Where a link or file leads.
+    :param size: Of a file, in words.
     :param whole: Address of the whole result, where ``text`` had to be cut.
     """
 
     kind: t.Literal["text", "link", "file", "json", ""] = ""
     text: str = ""
     url: str = ""
+    size: str = ""
     whole: str = ""
-
-    def json(self) -> dict[str, str]:
-        return {"kind": self.kind, "text": self.text, "url": self.url, "whole": self.whole}
 
 
 def job_json(
@@ -113,6 +112,8 @@ def job_json(
     succeeded = record.state is JobState.SUCCEEDED
     end = words.expected_end(record) if record.state is JobState.RUNNING else None
     text = words.sentence(record, now=now, waiting_for=waiting_for, debug=debug)
+    line, second_line = words.lines(record, now=now, waiting_for=waiting_for, debug=debug)
+    result = result_of(record, links)
     return {
         "id": record.id,
         "state": record.state.value,
@@ -152,11 +153,15 @@ def job_json(
         "view": {
             "heading": words.heading(record),
             "word": words.word(record),
-            "text": words.parts_json(text),
-            "meta": words.parts_json(words.meta(record, waiting_for=waiting_for)),
+            "text": words.parts_json(line),
+            "meta": words.parts_json(second_line),
             "notes": words.notes(record),
-            "result": result_of(record, links).json(),
-            "sizes": [size(file["size"]) for file in record.files],
+            "result": asdict(result),
+            "files": [
+                {"name": f["name"], "url": links.file(f["name"]), "size": size(f["size"])}
+                for f in record.files
+                if result.kind != "file" or result.text != f["name"]
+            ],
         },
     }
 
@@ -175,8 +180,10 @@ def result_of(record: JobRecord, links: Links) -> Result:
         if _is_link(value):
             return Result("link", value, value)
         return _cut("text", value, links)
-    if isinstance(value, dict) and any(value.get("name") == file["name"] for file in record.files):
-        return Result("file", value["name"], links.file(value["name"]))
+    if isinstance(value, dict):
+        for file in record.files:
+            if value.get("name") == file["name"]:
+                return Result("file", file["name"], links.file(file["name"]), size(file["size"]))
     if isinstance(value, dict | list):
         return _cut("json", json.dumps(value, indent=2, ensure_ascii=False), links)
     return Result("text", json.dumps(value))

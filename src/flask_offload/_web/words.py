@@ -20,6 +20,7 @@ __all__ = [
     "Part",
     "failure",
     "heading",
+    "lines",
     "meta",
     "notes",
     "parts_json",
@@ -189,6 +190,18 @@ def expected_end(record: JobRecord) -> float | None:
     elapsed = known_at - record.started_at
     left = elapsed * (1 - fraction) / fraction
     return known_at + left if elapsed >= 2 and left < FARTHEST else None
+
+
+def lines(
+    record: JobRecord, *, now: float, waiting_for: str = "", debug: bool = False
+) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """The two lines below the state: :func:`sentence` and :func:`meta`.
+
+    A sentence that only repeats the state, right above it, gives way to the second line.
+    """
+    text = sentence(record, now=now, waiting_for=waiting_for, debug=debug)
+    more = meta(record, waiting_for=waiting_for)
+    return (more, ()) if text == (word(record),) else (text, more)
 
 
 def notes(record: JobRecord) -> list[str]:

@@ -1,0 +1,57 @@
+// What is shown of a job, as nodes. Nothing here writes HTML: texts are set as text.
+
+import { moment, setText } from "./times.js";
+
+export function make(tag, text = "", attributes = {}) {
+  const node = document.createElement(tag);
+  node.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+}
+
+export function timeNode(iso, style) {
+  const node = make("time", moment(style, new Date(iso)), { datetime: iso, "data-as": style });
+  node.title = new Date(iso).toLocaleString();
+  return node;
+}
+
+export function icon(name) {
+  const space = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(space, "svg");
+  svg.setAttribute("class", "offload-icon");
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(document.createElementNS(space, "use"));
+  svg.firstChild.setAttribute("href", `#offload-icon-${name}`);
+  return svg;
+}
+
+export function sentence(parts) {
+  return parts.map((part) => {
+    if (part.time) return timeNode(part.time, part.as);
+    return part.code ? make("code", part.code) : part;
+  });
+}
+
+// Rebuilds the content of `node` only when `value` differs from the last time: a selection, or
+// what a screen reader stands on, must not be lost for nothing.
+const shown = new WeakMap();
+export function fill(node, value, build) {
+  const now = JSON.stringify(value);
+  if (!node || shown.get(node) === now) return;
+  shown.set(node, now);
+  node.replaceChildren(...build(value));
+}
+
+// What a job on the page and in the list have in common.
+export function showState(root, part, job) {
+  root.dataset.state = job.state;
+  root.querySelector(".offload-state use").setAttribute("href", `#offload-icon-${job.state}`);
+  setText(part("word"), job.view.word);
+  setText(part("title"), job.title);
+  fill(part("text"), job.view.text, sentence);
+  fill(part("meta"), job.view.meta, sentence);
+  const { fraction } = job.progress;
+  part("bar").hidden = fraction === null || job.finished_at !== null;
+  part("bar").value = fraction ?? 0;
+  part("stop").hidden = !job.cancel_url;
+}
