@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from email import message_from_bytes
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import pypdf
 import pytest
 
+import servers
 from tutorial import Person, Program, copy_to, text_of, web, worker
 
 import services  # isort: skip
@@ -26,8 +28,10 @@ class Site(NamedTuple):
     outbox: Path
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+@pytest.fixture(scope="module", params=["embedded server", "Redis"])
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
     folder = copy_to(tmp_path_factory.mktemp("jobs"))
     outbox = folder / "instance" / "outbox"
     with contextlib.ExitStack() as stack:
@@ -37,6 +41,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "MAIL_PORT": str(stack.enter_context(services.smtp_sink(outbox))),
             "QUOTE_API_URL": stack.enter_context(services.flaky_api()),
         }
+        if request.param == "Redis":
+            binary = shutil.which("redis-server")
+            if not binary:
+                pytest.skip("needs a real Redis: apt-get install redis-server")
+            env["OFFLOAD_URL"] = stack.enter_context(servers.valkey(binary=binary)).url
         address = stack.enter_context(web(folder, **env))
         running_worker = stack.enter_context(worker(folder, **env))
         yield Site(address, running_worker, outbox)

@@ -13,16 +13,19 @@ from pathlib import Path
 
 import pypdf
 import pytest
+from flask import Flask
+from flask_mailman import Mail
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
-import tutorial  # noqa: F401  (puts the example on the path)
+import tutorial  # first: it puts the example on the path
 
 import outbox  # isort: skip
 import quote  # isort: skip
 import report  # isort: skip
 import services  # isort: skip
 import settings  # isort: skip
+import welcome  # isort: skip
 from flask_offload import UserError  # isort: skip
 
 MARCH = date(2026, 3, 1)
@@ -343,6 +346,49 @@ def test_outbox_shows_what_is_hardly_a_mail(tmp_path: Path, content: bytes) -> N
 
 def test_outbox_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert list(outbox.read(tmp_path / "nothing")) == []
+
+
+def welcome_by(port: int, email: str = "bob@example.org") -> None:
+    app = Flask("welcome", root_path=str(tutorial.EXAMPLE))
+    app.config.update(MAIL_SERVER="127.0.0.1", MAIL_PORT=port, MAIL_DEFAULT_SENDER="us@example.org")
+    Mail(app)
+    with app.app_context():
+        welcome.send("Bob & <Co>", email, message_id="<1@example.org>")
+
+
+def test_welcome_is_plain_text_with_the_id_of_its_job(tmp_path: Path) -> None:
+    with services.smtp_sink(tmp_path) as port:
+        welcome_by(port)
+    (path,) = tmp_path.iterdir()
+    content = path.read_text()
+    assert "Message-ID: <1@example.org>" in content
+    assert "Hello Bob & <Co>," in content
+
+
+@pytest.mark.parametrize(
+    ("answer", "again"),
+    [("450 4.2.1 later", True), ("550 5.1.1 nobody", False), ("421 closing", True)],
+)
+@pytest.mark.parametrize("stage", ["handle_MAIL", "handle_RCPT", "handle_DATA"])
+def test_welcome_tells_later_from_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, answer: str, again: bool
+) -> None:
+    async def refuse(*_: object) -> str:
+        return answer
+
+    monkeypatch.setattr(services.Deliver, stage, refuse, raising=False)
+    with services.smtp_sink(tmp_path) as port:
+        with pytest.raises(UserError) as caught:
+            welcome_by(port)
+    assert isinstance(caught.value, welcome.NotNow) is again
+    assert "bob@example.org" not in str(caught.value)
+
+
+def test_welcome_without_a_mail_server_is_for_later(tmp_path: Path) -> None:
+    with services.smtp_sink(tmp_path) as port:
+        pass
+    with pytest.raises(welcome.NotNow, match="cannot be reached"):
+        welcome_by(port)
 
 
 # -- the settings
