@@ -57,7 +57,7 @@ class Access:
         """
         if not has_request_context():
             return ()
-        if not self._browser():
+        if not self._browser() and MINTED not in request.environ:
             request.environ[MINTED] = secrets.token_urlsafe(16)
         return self.visitor()
 

@@ -67,7 +67,7 @@ class Moment:
         if self.style == "ago":
             return ago(now - self.at)
         if self.style == "for":
-            return duration(now - self.at)
+            return duration(max(1, now - self.at))
         left = self.at - now
         if self.style == "in":
             return f"in {duration(left)}" if left >= 1 else "now"

@@ -42,7 +42,7 @@ export function moment(style, then) {
   const left = (then.getTime() - (Date.now() - skew)) / 1000;
   switch (style) {
     case "ago": return ago(-left);
-    case "for": return duration(-left);
+    case "for": return duration(Math.max(1, -left));
     case "in": return left >= 1 ? `in ${duration(left)}` : "now";
     case "left": return left > 0 ? ` · about ${about(left)} left` : "";
     case "second": return then.toLocaleTimeString([], { hour12: false });
