@@ -44,7 +44,10 @@ class Deliver:
 @contextlib.contextmanager
 def smtp_sink(folder: Path, port: int = 0) -> Iterator[int]:
     """Take mails into ``folder`` while the block runs; gives the port."""
-    listener = socket.create_server((LOOPBACK, port))
+    try:
+        listener = socket.create_server((LOOPBACK, port))
+    except OSError as error:
+        raise SystemExit(f"Port {port} cannot be used ({error.strerror}).") from None
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(
         loop.create_server(

@@ -91,6 +91,20 @@ def test_second_demo_says_where_the_first_is(folder: Path) -> None:
     )
 
 
+def test_services_on_a_busy_port_say_so_in_one_line(folder: Path, busy_port: int) -> None:
+    code = f"import services; services.SMTP_PORT = {busy_port}; services.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(rf"Port {busy_port} cannot be used \(.*\)\.\n", done.stderr)
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc to find processes")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_demo_runs_and_stops_whole(folder: Path, number: signal.Signals) -> None:
