@@ -27,7 +27,7 @@ def create_app(**config: t.Any) -> Flask:
         OFFLOAD_MAX_DELIVERIES=os.environ.get("OFFLOAD_MAX_DELIVERIES"),
         OFFLOAD_FILES_URL=os.environ.get("OFFLOAD_FILES_URL"),
     )
-    if "VISIBILITY_TIMEOUT" in os.environ:
+    if os.environ.get("VISIBILITY_TIMEOUT"):
         timeout = float(os.environ["VISIBILITY_TIMEOUT"])
         app.config["CELERY"] = {"broker_transport_options": {"visibility_timeout": timeout}}
     app.config.update(config)
