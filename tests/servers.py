@@ -87,7 +87,8 @@ class Valkey:
 
     def start(self) -> Valkey:
         self.process = Process(*self._command, log=self.folder / "server.log")
-        wait_until(self._answers, message=lambda: f"the server: {self.process and self.process.text}")
+        log = self.folder / "server.log"
+        wait_until(self._answers, message=lambda: f"the server: {log.read_text()}")
         return self
 
     def _answers(self) -> bool:

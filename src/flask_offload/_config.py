@@ -29,13 +29,8 @@ REPLACED = {
     "CELERY_RESULT_BACKEND": "OFFLOAD_URL",
     "RESULT_BACKEND": "OFFLOAD_URL",
 }
-#: The same for keys inside the ``CELERY`` dict: these four are derived from the ``OFFLOAD_`` keys.
-REPLACED_IN_CELERY = {
-    "broker_url": "OFFLOAD_BROKER_URL",
-    "broker_read_url": "OFFLOAD_BROKER_URL",
-    "broker_write_url": "OFFLOAD_BROKER_URL",
-    "result_backend": "OFFLOAD_URL",
-}
+#: Celery's names for two of ours, as the docs of Flask have them in the ``CELERY`` dict.
+IN_CELERY = {"result_backend": "OFFLOAD_URL", "broker_url": "OFFLOAD_BROKER_URL"}
 RETENTION = {"succeeded": DAY, "failed": 7 * DAY, "cancelled": 7 * DAY}
 
 
@@ -90,11 +85,13 @@ class Settings:
             "namespace": app.import_name.rpartition(".")[2] or "offload",
             "files_url": str(directory / "files"),
         }
+        celery, urls = _celery(config)
         for key, read in READERS.items():
             # None means "not set", so that values can come from os.environ.get().
-            if config.get(key) is not None:
-                values[key.removeprefix("OFFLOAD_").lower()] = read(key, config[key])
-        return cls(directory=directory, celery=_celery(config.get("CELERY") or {}), **values)
+            value = urls.get(key) if config.get(key) is None else config[key]
+            if value is not None:
+                values[key.removeprefix("OFFLOAD_").lower()] = read(key, value)
+        return cls(directory=directory, celery=celery, **values)
 
     def retain(self, state: str) -> float:
         """Seconds for which a record that finished in ``state`` is kept."""
@@ -106,12 +103,23 @@ def _nearest(key: str, known: t.Iterable[str]) -> str:
     return f" Did you mean {match[0]}?" if match else " See the page on settings for what there is."
 
 
-def _celery(value: t.Any) -> dict[str, t.Any]:
-    if not isinstance(value, t.Mapping):
-        raise ConfigError(f"CELERY must be a dict of Celery settings, not {value!r}.")
-    for key in REPLACED_IN_CELERY.keys() & value.keys():
-        raise ConfigError(f"CELERY[{key!r}] is not read. Set {REPLACED_IN_CELERY[key]}.")
-    return dict(value)
+def _celery(config: t.Mapping[str, t.Any]) -> tuple[dict[str, t.Any], dict[str, str]]:
+    """The settings for Celery itself, and the URLs that stand among them."""
+    celery = config.get("CELERY") or {}
+    if not isinstance(celery, t.Mapping):
+        raise ConfigError(f"CELERY must be a dict of Celery settings, not {celery!r}.")
+    rest, urls = dict(celery), {}
+    for name, key in IN_CELERY.items():
+        if (url := rest.pop(name, None)) is None:
+            continue
+        if config.get(key) not in (None, url):
+            raise ConfigError(f"{key} and CELERY[{name!r}] differ. Set one of them.")
+        urls[key] = url
+    broker = urls.get("OFFLOAD_BROKER_URL")
+    if isinstance(broker, str) and urlsplit(broker).scheme in STORE_SCHEMES:
+        # A Redis that carries the messages can keep the records too.
+        urls.setdefault("OFFLOAD_URL", broker)
+    return rest, urls
 
 
 def _text(key: str, value: t.Any) -> str:

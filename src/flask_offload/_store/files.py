@@ -49,9 +49,10 @@ class FileStore:
 
     def _fs(self) -> tuple[t.Any, str]:
         # At the first use, so that an app which attaches nothing needs no credentials.
-        if self._connected is None:
-            self._connected = fsspec.url_to_fs(self._url)
-        return self._connected
+        connected = self._connected
+        if connected is None:
+            connected = self._connected = fsspec.url_to_fs(self._url)
+        return connected
 
     def _folder(self, job_id: str) -> tuple[t.Any, str]:
         # Ids are the client's to choose; their digest is safe as the name of a folder.

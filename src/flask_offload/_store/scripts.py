@@ -7,7 +7,7 @@ import typing as t
 from functools import cache
 from importlib.resources import files
 
-import redis
+from redis.exceptions import NoScriptError
 
 if t.TYPE_CHECKING:
     from .connection import Link
@@ -17,7 +17,7 @@ __all__ = ["run"]
 
 @cache
 def _load(name: str) -> tuple[str, str]:
-    folder = files(__package__) / "lua"
+    folder = files("flask_offload._store") / "lua"
     header, _, body = (folder / f"{name}.lua").read_text("utf-8").partition("\n")
     # The shebang must be the first line; what all scripts share comes right after it.
     source = f"{header}\n{(folder / '_shared.lua').read_text('utf-8')}\n{body}"
@@ -29,5 +29,5 @@ def run(link: Link, name: str, keys: t.Sequence[str], args: t.Sequence[t.Any]) -
     source, digest = _load(name)
     try:
         return link.call("EVALSHA", digest, len(keys), *keys, *args)
-    except redis.exceptions.NoScriptError:
+    except NoScriptError:
         return link.call("EVAL", source, len(keys), *keys, *args)

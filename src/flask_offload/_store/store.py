@@ -8,6 +8,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 import redis
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError
 
 from .._jobs import JobRecord, JobState, LogLine, Progress
 from ..exceptions import JobNotFound
@@ -453,10 +454,10 @@ def _unconfirmed(values: list[str | None]) -> bool:
 
 def _refusal(error: redis.ResponseError) -> str:
     text = str(error)
-    if isinstance(error, redis.exceptions.OutOfMemoryError) or "OOM" in text:
+    if isinstance(error, OutOfMemoryError) or "OOM" in text:
         return "The server of OFFLOAD_URL is full. Raise its maxmemory, or let workers drain it."
-    if isinstance(error, redis.exceptions.ReadOnlyError):
+    if isinstance(error, ReadOnlyError):
         return "OFFLOAD_URL names a read-only replica. Set it to the primary."
-    if isinstance(error, redis.exceptions.NoPermissionError):
+    if isinstance(error, NoPermissionError):
         return f"The user in OFFLOAD_URL may not do this: {text}. Extend its ACL."
     return f"The server of OFFLOAD_URL refused a command: {text}"

