@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,9 @@ class Place:
             for pid in self.processes():
                 os.kill(pid, signal.SIGKILL)
             raise
+        # Nothing else removes a directory that stands in for one with a long path.
+        if self.server.socket_path.parent != self.server.directory:
+            shutil.rmtree(self.server.socket_path.parent, ignore_errors=True)
 
 
 Places = Callable[..., Place]
