@@ -86,7 +86,7 @@ def task_options(
     """
     if isinstance(sensitive, str):
         raise ConfigError(f"sensitive={sensitive!r} must be a list of names: [{sensitive!r}].")
-    given = {"title": title, "queue": queue, "priority": priority}
+    given = {"title": title, "default_queue": queue, "default_priority": priority}
     options = {**celery, **{key: value for key, value in given.items() if value is not None}}
     options["sensitive"] = tuple(sensitive)
     options.update(limits(timeout))

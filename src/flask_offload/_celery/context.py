@@ -13,17 +13,19 @@ if t.TYPE_CHECKING:
 
 __all__ = ["follow"]
 
-_apps: weakref.WeakKeyDictionary[Flask, OffloadCelery] = weakref.WeakKeyDictionary()
+# The Celery app holds its Flask app, so a strong value here would keep both for ever.
+_apps: weakref.WeakKeyDictionary[Flask, weakref.ref[OffloadCelery]] = weakref.WeakKeyDictionary()
 
 
 def follow(flask_app: Flask, celery: OffloadCelery) -> None:
     """Make ``celery`` the current app of the thread while a context of ``flask_app`` is pushed."""
-    _apps[flask_app] = celery
+    _apps[flask_app] = weakref.ref(celery)
 
 
 @appcontext_pushed.connect
 def _pushed(flask_app: Flask, **_: t.Any) -> None:
-    celery = _apps.get(flask_app)
+    reference = _apps.get(flask_app)
+    celery = reference() if reference else None
     if celery is not None:
         stack = _stack()
         stack.append(_state._tls.current_app)

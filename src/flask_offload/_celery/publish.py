@@ -153,6 +153,10 @@ def _describe(
 ) -> tuple[NewJob, dict[str, t.Any]]:
     """The record of an enqueue, and its options with what was settled here."""
     task = app._tasks.get(name)
+    for option in ("queue", "priority"):
+        default = getattr(task, f"default_{option}", None)
+        if options.get(option) is None and default is not None:
+            options[option] = default
     shown = describe.arguments(task, args, kwargs)
     kept = {key: options[key] for key in KEPT if isinstance(options.get(key), str | int | float)}
     payload = _payload(app, name, args, kwargs, kept)

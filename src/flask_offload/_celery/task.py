@@ -26,6 +26,9 @@ class OffloadTask(Task):  # type: ignore[misc]
     Request = "flask_offload._celery.request:OffloadRequest"
     title: str | None = None
     sensitive: tuple[str, ...] = ()
+    #: How the task is enqueued; Celery's own attributes for it are on their way out.
+    default_queue: str | None = None
+    default_priority: int | None = None
 
     def __call__(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
         run = tracing.claim(self)

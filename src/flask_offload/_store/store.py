@@ -11,7 +11,7 @@ import redis
 from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError
 
 from .._jobs import JobRecord, JobState, LogLine, Progress
-from ..exceptions import JobNotFound
+from ..exceptions import JobNotFound, ServerError
 from . import scripts
 from .connection import Connections, Deadline, Link, StoreUnavailable
 from .keys import Keys
@@ -141,9 +141,9 @@ class WorkerInfo:
 class Store:
     """The records of one namespace.
 
-    :param prepare: Called before the first use and before each use of a process that forked;
-        starts the embedded server.
-    :param recover: Called after the server was away; restarts the embedded server.
+    :param prepare: Called before each use, with the seconds that it may take; starts the embedded
+        server unless it runs.
+    :param recover: Called after the server was away, likewise; restarts the embedded server.
     :raises StoreUnavailable: Every method does, when the server is away or refuses.
     """
 
@@ -152,8 +152,8 @@ class Store:
         url: str,
         settings: Settings,
         *,
-        prepare: t.Callable[[], None] | None = None,
-        recover: t.Callable[[], None] | None = None,
+        prepare: t.Callable[[float], None] | None = None,
+        recover: t.Callable[[float], None] | None = None,
     ) -> None:
         self.keys = Keys(settings.namespace)
         self.connections = Connections(url)
@@ -170,8 +170,7 @@ class Store:
 
     def _call(self, use: t.Callable[[Link], t.Any], deadline: Deadline | None = None) -> t.Any:
         deadline = deadline or Deadline.after(self.timeout)
-        if self._prepare is not None:
-            self._prepare()
+        _embedded(self._prepare, deadline)
         try:
             with self.connections.take(deadline) as link:
                 return use(link)
@@ -181,8 +180,8 @@ class Store:
             if self._recover is None or error.sent:
                 raise
             # The embedded server is ours to bring back; nothing was sent, so this is safe.
-            self._recover()
-            with self.connections.take(Deadline.after(max(1.0, deadline.left()))) as link:
+            _embedded(self._recover, deadline)
+            with self.connections.take(deadline) as link:
                 return use(link)
 
     def _script(
@@ -446,6 +445,18 @@ class Store:
     def call(self, *command: t.Any, deadline: Deadline | None = None) -> t.Any:
         """Send one command."""
         return self._call(lambda link: link.call(*command), deadline)
+
+
+def _embedded(step: t.Callable[[float], None] | None, deadline: Deadline) -> None:
+    """Start the embedded server, or bring it back, where there is one."""
+    if step is None:
+        return
+    try:
+        step(deadline.left())
+    except StoreUnavailable:
+        raise
+    except ServerError as error:
+        raise StoreUnavailable(str(error), sent=False) from error
 
 
 def _unconfirmed(values: list[str | None]) -> bool:
