@@ -44,8 +44,14 @@ class Program:
     def __init__(self, command: list[str], folder: Path, env: dict[str, str], log: Path) -> None:
         self.log = log
         with log.open("wb") as output:
+            # A group of its own, as a shell gives to each command.
             self.process = subprocess.Popen(
-                command, cwd=folder, env=env, stdout=output, stderr=subprocess.STDOUT
+                command,
+                cwd=folder,
+                env=env,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                process_group=0,
             )
 
     @property
@@ -60,6 +66,11 @@ class Program:
             return match
 
         return wait_until(found, timeout, message=lambda: f"{pattern!r} in:\n{self.said}")
+
+    def press_ctrl_c(self) -> None:
+        """As a terminal does it: all of the group are told."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGINT)
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 30) -> int:
         """Ask it to stop, and wait for its end."""
