@@ -20,7 +20,7 @@ from flask_offload._store import FileStore, safe_name
         (".htaccess", "htaccess"),
         ("a\x00b\nc.txt", "abc.txt"),
         ('<img src="x">.svg', "img src=x.svg"),
-        ("Übersicht 2026 – März.pdf", "Übersicht 2026 – März.pdf"),
+        ("Übersicht 2026 - März.pdf", "Übersicht 2026 - März.pdf"),
         ("exe\u202etxt.pdf", "exetxt.pdf"),
         ("x" * 300 + ".pdf", "x" * 116 + ".pdf"),
     ],
