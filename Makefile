@@ -10,6 +10,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 5000
 TESTS ?=
+# In the folder of the example, from where its requirements name this project.
+PIP = cd examples/tutorial && $(abspath $(BIN))/python -m pip install --quiet \
+  --disable-pip-version-check
 
 export PORT
 
@@ -46,12 +49,10 @@ $(VENV)/bin/python:
 
 $(VENV)/demo.stamp: pyproject.toml examples/tutorial/requirements.txt | $(VENV)/bin/python
 	@echo "Installing what the demo needs ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --editable '.[embedded]' --requirement examples/tutorial/requirements.txt
+	@$(PIP) --requirement requirements.txt
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml examples/tutorial/requirements.txt | $(VENV)/bin/python
 	@echo "Installing what the tests need ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --editable '.[dev]' --requirement examples/tutorial/requirements.txt
+	@$(PIP) --editable '../..[dev]' --requirement requirements.txt
 	@touch $@
