@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from flask import Flask, Response, jsonify, redirect, request
+from markupsafe import Markup
 from werkzeug.serving import make_server
 
 from flask_offload._config import Settings
@@ -23,7 +23,6 @@ from flask_offload._control import Control
 from flask_offload._jobs import JobState, Progress
 from flask_offload._store import Deadline, Feed, FileStore, NewJob, Store, WorkerInfo
 from flask_offload._web import Access, jobs_list, make_blueprint, register_error_handlers
-from servers import Valkey
 
 REVOKED = json.dumps({"status": "REVOKED", "result": {"exc_type": "TaskRevokedError"}})
 WORKER = WorkerInfo(name="worker@test", pid=1, queues=("celery",))
@@ -80,7 +79,10 @@ class Site:
         return redirect(self.access.job_url(self.enqueue(owners=self.access.identify())), 303)
 
     def _mine(self) -> str:
-        return f"<!doctype html><title>Mine</title>{jobs_list(self.control, self.access, 20)}"
+        return f"<!doctype html><title>Mine</title>{self.jobs(20)}"
+
+    def jobs(self, limit: int) -> Markup:
+        return jobs_list(self.control, self.access, limit)
 
     # -- what the app and its worker do
 
@@ -120,7 +122,7 @@ class Site:
     @contextmanager
     def served(self, *, threaded: bool = True) -> Iterator[str]:
         server = make_server("127.0.0.1", 0, self.app, threaded=threaded)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
         thread.start()
         self.url = f"http://127.0.0.1:{server.server_port}"
         try:
@@ -141,11 +143,3 @@ class Site:
     def browser(self) -> httpx.Client:
         """A browser that gets pages."""
         return self.visitor(Accept="text/html,application/xhtml+xml,*/*;q=0.8")
-
-
-@pytest.fixture
-def site(valkey: Valkey, tmp_path: Path) -> Iterator[Site]:
-    site = Site(valkey.url, tmp_path)
-    site.worker()
-    with site.served():
-        yield site
