@@ -1,0 +1,346 @@
+"""The job page and the list in a real browser."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
+
+from chromium import chromium
+from flask_offload import JobState
+from waiting import wait_until
+from web_app import Site
+
+if t.TYPE_CHECKING:
+    from servers import Valkey
+
+pytest_plugins = ["web_fixtures"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> t.Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def context(browser: Browser) -> t.Iterator[BrowserContext]:
+    context = browser.new_context(timezone_id="Europe/Berlin", locale="en-GB")
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> t.Iterator[Page]:
+    """A tab; a script error, or something that our policy blocks, fails the test."""
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda message: (
+            "Content Security Policy" in message.text and complaints.append(message.text)
+        ),
+    )
+    yield page
+    assert complaints == []
+
+
+def open_job(site: Site, page: Page) -> str:
+    """Start a job as a browser does; the id."""
+    page.goto(f"{site.url}/go")
+    expect(page).not_to_have_url("key=")
+    # Lost at a reload, so that a test sees whether there was one.
+    page.evaluate("window.untouched = true")
+    return page.url.rpartition("/")[2]
+
+
+def untouched(page: Page) -> bool:
+    return bool(page.evaluate("window.untouched === true"))
+
+
+def part(page: Page, name: str) -> t.Any:
+    return page.locator(f"[data-part={name}]")
+
+
+def test_a_job_moves_and_its_result_appears_without_a_reload(site: Site, page: Page) -> None:
+    job_id = open_job(site, page)
+    expect(part(page, "word")).to_have_text("Waiting")
+    expect(part(page, "text")).to_have_text("Waiting in line")
+    expect(page).to_have_title("Waiting · Monthly report")
+    site.run(job_id)
+    expect(part(page, "word")).to_have_text("Working")
+    expect(part(page, "bar")).to_be_hidden()
+    site.say(job_id, "first line", done=6, total=24, message="Reading")
+    expect(part(page, "text")).to_have_text("Reading")
+    expect(part(page, "meta")).to_contain_text("6 of 24")
+    expect(part(page, "bar")).to_have_js_property("value", 0.25)
+    expect(page).to_have_title("25% · Monthly report")
+    expect(part(page, "lines")).to_have_text("1 line")
+    site.attach(job_id, "report.txt", b"the report")
+    expect(page.get_by_role("link", name="report.txt")).to_be_visible()
+    site.finish(job_id, {"rows": 24})
+    expect(part(page, "result")).to_contain_text('"rows": 24')
+    expect(part(page, "text")).to_contain_text("Done in")
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+    expect(part(page, "bar")).to_be_hidden()
+    expect(page).to_have_title("Done · Monthly report")
+    assert untouched(page)
+
+
+RESULTS = [
+    ("Sent to <b>ada</b>.\nTwice.", "p.offload-prose", "Sent to <b>ada</b>.\nTwice."),
+    ("https://example.org/x", "a[href='https://example.org/x']", "https://example.org/x"),
+    ({"name": "report.txt"}, "a[href$='/files/report.txt']", "report.txt"),
+    ([9007199254740993], "pre", "[\n  9007199254740993\n]"),
+]
+
+
+@pytest.mark.parametrize(("result", "selector", "text"), RESULTS)
+def test_script_and_server_show_the_same(
+    site: Site, page: Page, result: t.Any, selector: str, text: str
+) -> None:
+    job_id = open_job(site, page)
+    site.run(job_id, max_retries=2)
+    site.attach(job_id, "report.txt", b"the report")
+    site.say(job_id, "one", "two", message="Reading")
+    site.finish(job_id, result)
+    expect(part(page, "result").locator(selector)).to_have_text(text)
+    expect(part(page, "lines")).to_have_text("2 lines")
+    # Reloaded, the server renders it; what can be read must not differ.
+    for details in ("log", "details"):
+        part(page, details).locator("summary").click()
+    live = page.locator("offload-job").inner_text()
+    page.reload()
+    expect(part(page, "result").locator(selector)).to_have_text(text)
+    assert page.locator("offload-job").inner_text() == live
+
+
+def test_a_failure_opens_the_log_once(site: Site, page: Page) -> None:
+    job_id = open_job(site, page)
+    site.run(job_id)
+    site.say(job_id, "asking", "no answer")
+    expect(part(page, "lines")).to_have_text("2 lines")
+    expect(part(page, "log")).not_to_have_attribute("open", "")
+    site.finish(job_id, state="failed", error="KeyError: 'x'")
+    expect(part(page, "text")).to_have_text("This did not work. Nothing more was changed.")
+    expect(part(page, "reference")).to_contain_text(job_id)
+    expect(page.get_by_text("no answer")).to_be_visible()
+    # What the reader closes stays closed.
+    part(page, "log").locator("summary").click()
+    page.reload()
+    expect(part(page, "log")).not_to_have_attribute("open", "")
+
+
+def test_nothing_that_a_job_says_becomes_html(site: Site, page: Page) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    job_id = open_job(site, page)
+    site.run(job_id)
+    site.attach(job_id, "<img onerror=alert(1)>.txt", b"x")
+    site.say(job_id, evil, message=evil)
+    expect(part(page, "text")).to_have_text(evil)
+    site.finish(job_id, evil)
+    expect(part(page, "result")).to_have_text(evil)
+    assert page.locator("img").count() == 0
+
+
+def test_times_are_the_readers(site: Site, page: Page) -> None:
+    open_job(site, page)
+    job_id = site.enqueue(
+        owners=site.store.newest(limit=1)[0].owners, state=JobState.SCHEDULED, delay=3 * 86_400
+    )
+    page.goto(f"{site.url}/jobs/{job_id}")
+    due = site.store.get(job_id).due_at
+    there = page.evaluate(
+        "at => new Date(at * 1000).toLocaleString([], "
+        "{day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit'})",
+        due,
+    )
+    expect(part(page, "text")).to_have_text(f"Starts at {there}")
+    assert "UTC" not in page.locator("offload-job").inner_text()
+
+
+# -- to stop a job
+
+
+def test_stop_asks_first(site: Site, page: Page) -> None:
+    job_id = open_job(site, page)
+    stop = page.get_by_role("button", name="Stop Monthly report")
+    stop.click()
+    expect(page.get_by_role("button", name="Keep it")).to_be_focused()
+    page.get_by_role("button", name="Keep it").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    stop.click()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert site.store.get(job_id).state is JobState.QUEUED
+    stop.click()
+    page.get_by_role("button", name="Stop it").click()
+    expect(part(page, "text")).to_contain_text("Stopped by you at")
+    assert untouched(page)
+    assert site.store.get(job_id).state is JobState.CANCELLED
+
+
+def test_stop_without_script(site: Site, browser: Browser) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{site.url}/go")
+    page.get_by_role("button", name="Stop").click()
+    expect(part(page, "text")).to_contain_text("Stopped by you at")
+    context.close()
+
+
+def test_without_script_the_page_comes_back_by_itself(site: Site, browser: Browser) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{site.url}/go")
+    job_id = page.url.rpartition("/")[2]
+    site.run(job_id)
+    site.finish(job_id, "Sent.")
+    expect(page.get_by_text("Sent.")).to_be_visible(timeout=10_000)
+    context.close()
+
+
+# -- the connection
+
+
+def streams_held(site: Site) -> int:
+    """How many streams the process holds, as far as the feed knows."""
+    return len({s for group in site.engine.feed._subscribers.values() for s in group})
+
+
+def test_where_no_stream_can_be_held_the_page_polls(
+    valkey: Valkey, tmp_path: Path, page: Page
+) -> None:
+    site = Site(valkey.url, tmp_path)
+    site.worker()
+    with site.served(threaded=False):
+        job_id = open_job(site, page)
+        site.run(job_id)
+        expect(part(page, "word")).to_have_text("Working")
+        site.say(job_id, "one", "two", message="Reading")
+        expect(part(page, "text")).to_have_text("Reading")
+        site.say(job_id, "three", message="Writing")
+        site.finish(job_id, "Sent.")
+        expect(part(page, "result")).to_have_text("Sent.")
+        expect(part(page, "lost")).to_be_hidden()
+        part(page, "log").locator("summary").click()
+        expect(page.locator(".offload-log li span")).to_have_text(["one", "two", "three"])
+        assert untouched(page)
+        # Polling has ended with the job.
+        with pytest.raises(PlaywrightTimeoutError), page.expect_request("**", timeout=3_000):
+            pass
+
+
+def test_a_connection_that_is_lost_is_said_to_be(
+    own_valkey: Valkey, tmp_path: Path, page: Page
+) -> None:
+    site = Site(own_valkey.url, tmp_path)
+    site.worker()
+    with site.served():
+        job_id = open_job(site, page)
+        site.run(job_id)
+        expect(part(page, "word")).to_have_text("Working")
+        own_valkey.stop()
+        expect(page.get_by_text("Connection lost. Trying again…")).to_be_visible(timeout=15_000)
+        own_valkey.start()
+        expect(part(page, "lost")).to_be_hidden(timeout=30_000)
+        site.worker()
+        site.finish(job_id, "Sent.")
+        expect(part(page, "result")).to_have_text("Sent.", timeout=15_000)
+        assert untouched(page)
+
+
+def test_a_hidden_tab_holds_no_stream(site: Site, page: Page) -> None:
+    job_id = open_job(site, page)
+    page.wait_for_function("performance.getEntriesByType('resource').length > 0")
+    wait_until(lambda: streams_held(site) == 1)
+    hide = """hidden => {
+        Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    page.evaluate(hide, True)
+    # The server learns of it when it next has something to say.
+    site.run(job_id)
+    site.say(job_id, message="Reading")
+    wait_until(lambda: streams_held(site) == 0)
+    expect(part(page, "word")).to_have_text("Waiting")
+    page.evaluate(hide, False)
+    expect(part(page, "text")).to_have_text("Reading")
+    assert streams_held(site) == 1
+
+
+def test_a_job_that_is_no_longer_kept(site: Site, page: Page) -> None:
+    job_id = open_job(site, page)
+    expect(part(page, "word")).to_have_text("Waiting")
+    site.store.call("DEL", site.store.keys.job(job_id))
+    site.store.call(
+        "XADD", site.store.keys.events, "*", "job", job_id, "kind", "gone"
+    )  # so that the test need not wait for the next look
+    expect(part(page, "text")).to_have_text("This job is no longer kept.")
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+
+
+# -- the list
+
+
+def test_the_list_is_live(site: Site, page: Page) -> None:
+    one, two = open_job(site, page), open_job(site, page)
+    page.goto(f"{site.url}/mine")
+    page.evaluate("window.untouched = true")
+    rows = {i: page.locator(f"li[data-id='{i}']") for i in (one, two)}
+    expect(rows[one]).to_contain_text("Waiting in line")
+    site.run(one)
+    site.say(one, done=1, total=4, message="Reading")
+    expect(rows[one].locator("[data-part=text]")).to_have_text("Reading")
+    expect(rows[one].locator("[data-part=meta]")).to_contain_text("1 of 4")
+    expect(rows[one].locator("progress")).to_have_js_property("value", 0.25)
+    site.finish(one, "Sent.")
+    expect(rows[one]).to_contain_text("Done in")
+    rows[two].get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Stop it").click()
+    expect(rows[two]).to_contain_text("Stopped by you at")
+    assert untouched(page)
+    rows[one].get_by_role("link").click()
+    expect(page.get_by_text("Sent.")).to_be_visible()
+
+
+def test_the_list_polls_too(valkey: Valkey, tmp_path: Path, page: Page) -> None:
+    site = Site(valkey.url, tmp_path)
+    with site.served(threaded=False):
+        job_id = open_job(site, page)
+        page.goto(f"{site.url}/mine")
+        row = page.locator(f"li[data-id='{job_id}']")
+        expect(row).to_contain_text("Waiting")
+        site.run(job_id)
+        site.finish(job_id, "Sent.")
+        expect(row).to_contain_text("Done in")
+
+
+# -- how it looks, as far as that can be measured
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_a_small_phone(
+    site: Site, browser: Browser, scheme: t.Literal["light", "dark"]
+) -> None:
+    context = browser.new_context(viewport={"width": 320, "height": 640}, color_scheme=scheme)
+    page = context.new_page()
+    job_id = open_job(site, page)
+    site.run(job_id, title="A")
+    site.attach(job_id, "y" * 100 + ".pdf", b"x")
+    site.say(job_id, "x" * 500, done=1, total=3, message="x" * 200)
+    expect(part(page, "lines")).to_have_text("1 line")
+    part(page, "log").locator("summary").click()
+    for end in (lambda: None, lambda: site.finish(job_id, {"a": "x" * 500})):
+        end()
+        for path in (page.url, f"{site.url}/mine"):
+            page.goto(path)
+            over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert page.evaluate(over) <= 0
+        page.goto(f"{site.url}/jobs/{job_id}")
+    context.close()
