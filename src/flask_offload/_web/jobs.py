@@ -109,11 +109,7 @@ class JobPages:
         )
         response.content_length = info["size"]
         response.make_conditional(request, accept_ranges=True, complete_length=info["size"])
-        if info["content_type"] != "application/pdf":
-            # Chromium refuses to show a PDF in a sandbox; its viewer is one.
-            response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
-        else:
-            response.headers["Content-Security-Policy"] = "frame-ancestors 'self'"
+        response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
         return _private(response)
 
     # -- what they share
