@@ -93,7 +93,7 @@ def running(
     """An app and one worker that all tests of a module share, once for each pool."""
     system = System(tmp_path_factory.mktemp("running"), valkey.url)
     try:
-        system.worker("--pool", request.param, "--concurrency", "4")
+        system.worker("--pool", request.param, "--concurrency", "4", "--task-events")
         yield Running(system)
     finally:
         system.close()

@@ -24,7 +24,15 @@ from .exceptions import JobCancelled
 if t.TYPE_CHECKING:
     from ._store import FileStore, NewJob, Store
 
-__all__ = ["CurrentJob", "JobLogHandler", "bind", "current_job", "running_job"]
+__all__ = [
+    "CurrentJob",
+    "JobLogHandler",
+    "MaskSecrets",
+    "bind",
+    "current_job",
+    "mask",
+    "running_job",
+]
 
 T = t.TypeVar("T")
 
@@ -110,8 +118,7 @@ class RunningJob(CurrentJob):
         self.attempt = job.retries + 1
         self._store = store
         self._files = files
-        # Longest first, so that a secret inside a longer one leaves no rest.
-        self._secrets = sorted({s for s in secrets if len(s) >= 3}, key=len, reverse=True)
+        self._secrets = tuple(secrets)
         self._progress = Progress()
         self._changed = False
         self._lines: deque[tuple[float, str]] = deque(maxlen=10_000)
@@ -119,6 +126,10 @@ class RunningJob(CurrentJob):
         self._sending = threading.Lock()
         self._cancelled = False
         self._asked_at = 0.0
+
+    @property
+    def has_secrets(self) -> bool:
+        return bool(self._secrets)
 
     def adopt(self, record: JobRecord) -> None:
         """Take over from the record what travels on to the jobs that this one enqueues."""
@@ -132,9 +143,7 @@ class RunningJob(CurrentJob):
 
     def mask(self, text: str) -> str:
         """``text`` without the values of sensitive arguments."""
-        for secret in self._secrets:
-            text = text.replace(secret, MASK)
-        return text
+        return mask(text, self._secrets)
 
     @property
     def cancelled(self) -> bool:
@@ -253,6 +262,28 @@ def bind(job: RunningJob) -> t.Callable[[], None]:
     """Make ``job`` the current one; call what is returned to undo it."""
     token = _current.set(job)
     return lambda: _current.reset(token)
+
+
+def mask(text: str, secrets: t.Iterable[str]) -> str:
+    """``text`` with each of ``secrets`` made unreadable."""
+    # Longest first, so that a secret inside a longer one leaves no rest. What is shorter than
+    # three characters would take half of the text with it.
+    for secret in sorted({s for s in secrets if len(s) >= 3}, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return text
+
+
+class MaskSecrets(logging.Filter):
+    """Keeps the values of sensitive arguments out of what Celery writes about a job."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        job = running_job()
+        if job is not None and job.has_secrets:
+            record.msg, record.args = job.mask(record.getMessage()), None
+            if record.exc_info:
+                text = logging.Formatter().formatException(record.exc_info)
+                record.exc_text, record.exc_info = job.mask(text), None
+        return True
 
 
 class JobLogHandler(logging.Handler):

@@ -101,6 +101,8 @@ class JobRecord:
     :param owners: Who may see it: ``u:<user id>``, ``c:<browser>``.
     :param args: Positional arguments for display; sensitive ones are masked.
     :param kwargs: Keyword arguments for display; sensitive ones are masked.
+    :param first_started_at: When a worker first started it.
+    :param started_at: When a worker last started it.
     :param attempt: Which try this is, from 1; counts Celery's retries.
     :param deliveries: How often a worker started the present attempt. More than one means that
         a worker died, or was cut off, in the middle.
@@ -121,6 +123,7 @@ class JobRecord:
     kwargs: dict[str, t.Any] = field(default_factory=dict)
     created_at: float = 0
     due_at: float | None = None
+    first_started_at: float | None = None
     started_at: float | None = None
     finished_at: float | None = None
     attempt: int = 1
@@ -160,6 +163,7 @@ class JobRecord:
             kwargs=_json(get("kwargs"), {}),
             created_at=float(get("created_at") or 0),
             due_at=_float(get("due_at")),
+            first_started_at=_float(get("first_started_at")),
             started_at=_float(get("started_at")),
             finished_at=_float(get("finished_at")),
             attempt=int(get("retries") or 0) + 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 import pytest
@@ -59,6 +60,31 @@ def test_failure_after_retries_keeps_the_secret(running: Running) -> None:
     assert record.kwargs == {"password": "•••"}
     with pytest.raises(PermissionError):
         job.get(timeout=5)
+    # Nor do the worker's terminal and Celery's events tell.
+    terminal = running.system.workers[0].text
+    assert "PermissionError: wrong password •••" in terminal
+    assert "hunter2" not in terminal
+
+
+def test_events_for_flower_tell_of_the_job_and_not_of_the_secret(running: Running) -> None:
+    celery = running.state.celery
+    seen: list[dict[str, t.Any]] = []
+    with celery.connection_for_read() as connection:
+        receiver = celery.events.Receiver(connection, handlers={"*": seen.append})
+        with receiver.consumer_context(wakeup=False) as (drained, _, _):
+            job = running.delay("log_in", "ada", password="hunter2")
+
+            def failed() -> bool:
+                with contextlib.suppress(TimeoutError):
+                    drained.drain_events(timeout=0.2)
+                return any(e["type"] == "task-failed" and e["uuid"] == job.id for e in seen)
+
+            wait_until(failed, 20, message=lambda: repr(seen))
+    mine = [event for event in seen if event.get("uuid") == job.id]
+    types = {event["type"] for event in mine}
+    assert types >= {"task-received", "task-started", "task-retried", "task-failed"}
+    assert "hunter2" not in repr(mine)
+    assert "•••" in repr(mine)
 
 
 def test_user_error_is_not_tried_again(running: Running) -> None:

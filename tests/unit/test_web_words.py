@@ -48,7 +48,7 @@ def test_examples_in_docstrings() -> None:
             "That did not work yet. Trying again now (attempt 2)",
         ),
         (
-            record(JobState.SUCCEEDED, started_at=NOW - 12, finished_at=NOW),
+            record(JobState.SUCCEEDED, first_started_at=NOW - 12, finished_at=NOW),
             "Done in 12 s",
         ),
         (record(JobState.FAILED, user_error="No data yet."), "No data yet."),

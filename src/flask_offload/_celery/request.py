@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import typing as t
 
 from celery.worker.request import Request
 
+from .._current import mask
 from .._store import StoreUnavailable
+from . import describe
 from .tracing import attempt
 
 __all__ = ["OffloadRequest"]
@@ -14,6 +17,15 @@ __all__ = ["OffloadRequest"]
 
 class OffloadRequest(Request):  # type: ignore[misc]
     """Keeps the record in step when a message goes back to the broker."""
+
+    def send_event(self, type: str, **fields: t.Any) -> None:
+        if self.task.sensitive:
+            secrets = describe.arguments(self.task, self.args, self.kwargs).secrets
+            fields = {
+                name: mask(value, secrets) if isinstance(value, str) else value
+                for name, value in fields.items()
+            }
+        super().send_event(type, **fields)
 
     def reject(self, requeue: bool = False) -> None:
         in_hand = not self.acknowledged

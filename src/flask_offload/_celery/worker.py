@@ -15,7 +15,7 @@ from contextlib import suppress
 from celery import bootsteps, signals
 from celery.worker import state as worker_state
 
-from .._current import JobLogHandler
+from .._current import JobLogHandler, MaskSecrets
 from .._store import StoreUnavailable, WorkerInfo
 from .tracing import attempt
 
@@ -37,6 +37,14 @@ def install(app: OffloadCelery) -> None:
     app.steps["worker"].add(Grace)
 
 
+def _set_up_logging() -> None:
+    printed, traced = logging.getLogger("celery.redirected"), logging.getLogger("celery.app.trace")
+    if not any(isinstance(handler, JobLogHandler) for handler in printed.handlers):
+        printed.addHandler(JobLogHandler())
+        for logger in (printed, traced):
+            logger.addFilter(MaskSecrets())
+
+
 class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
     """Says that the worker is there, and removes what has expired."""
 
@@ -47,9 +55,7 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
         self._thread: threading.Thread | None = None
         # Node names may be used twice; the process makes it one of a kind.
         worker.app.worker_name = f"{worker.hostname}/{os.getpid()}"
-        logger = logging.getLogger("celery.redirected")
-        if not any(isinstance(handler, JobLogHandler) for handler in logger.handlers):
-            logger.addHandler(JobLogHandler())
+        _set_up_logging()
         with suppress(StoreUnavailable):
             # Starts the embedded server before the consumer looks for it.
             worker.app.store.call("PING")

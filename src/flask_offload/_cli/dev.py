@@ -17,6 +17,8 @@ from .worker import state
 
 __all__ = ["dev"]
 
+#: More than this machine may have cores: the first thing that people try are tasks that wait.
+PROCESSES = "4"
 #: A worker that lived shorter than this has a fault that a restart does not mend.
 QUICK = 5.0
 
@@ -36,7 +38,9 @@ def dev(info: ScriptInfo, host: str, port: int, debug: bool) -> None:
     debugging = ["--debug"] if debug else []
     web = [*flask, *debugging, "run", "--host", host, "--port", str(port)]
     with Family() as family:
-        family.start("worker", [*flask, "offload", "worker"], restart=True)
+        family.start(
+            "worker", [*flask, "offload", "worker", "--concurrency", PROCESSES], restart=True
+        )
         family.start("web", web, restart=False)
         click.echo(
             f" * Open http://{host}:{port}/  (Ctrl-C stops the app and its worker)", err=True

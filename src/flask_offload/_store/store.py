@@ -32,6 +32,7 @@ FIELDS = [
     "kwargs",
     "created_at",
     "due_at",
+    "first_started_at",
     "started_at",
     "finished_at",
     "retries",

@@ -225,9 +225,9 @@ def failure(record: JobRecord) -> str:
 
 
 def _took(record: JobRecord) -> str:
-    if record.started_at is None or record.finished_at is None:
+    if record.first_started_at is None or record.finished_at is None:
         return ""
-    return duration(record.finished_at - record.started_at)
+    return duration(record.finished_at - record.first_started_at)
 
 
 def plain(parts: t.Iterable[Part], now: float) -> str:

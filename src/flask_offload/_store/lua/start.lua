@@ -36,6 +36,7 @@ if redis.call('HEXISTS', job, 'cancel_requested') == 1 then return { 'cancelled'
 if tonumber(redis.call('HGET', job, 'deliveries') or 0) >= limit then return { 'dead' } end
 
 redis.call('HSET', job, 'state', 'running', 'started_at', stamp(now), 'worker', worker)
+redis.call('HSETNX', job, 'first_started_at', stamp(now))
 redis.call('HINCRBY', job, 'deliveries', 1)
 redis.call('HINCRBY', job, 'starts', 1)
 redis.call('HDEL', job, 'due_at', 'done', 'total', 'message')
