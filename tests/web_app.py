@@ -143,3 +143,8 @@ class Site:
     def browser(self) -> httpx.Client:
         """A browser that gets pages."""
         return self.visitor(Accept="text/html,application/xhtml+xml,*/*;q=0.8")
+
+
+def start(site: Site, client: httpx.Client, **fields: str) -> str:
+    """Have a visitor start a job; its id."""
+    return str(client.post("/start", data=fields).json()["id"])

@@ -5,29 +5,18 @@ from __future__ import annotations
 import re
 import typing as t
 from pathlib import Path
-from urllib.parse import quote
 
 import httpx
 import pytest
 from flask import Flask, render_template_string
-from flask_wtf import CSRFProtect
 
-from flask_offload import EnqueueError, JobState, PayloadTooLarge
-from web_app import WORKER, Site
+from flask_offload import EnqueueError, PayloadTooLarge
+from web_app import WORKER, Site, start
 
 if t.TYPE_CHECKING:
     from servers import Valkey
 
 pytest_plugins = ["web_fixtures"]
-
-
-def start(site: Site, client: httpx.Client, **fields: str) -> str:
-    return t.cast("str", client.post("/start", data=fields).json()["id"])
-
-
-def hidden(html: str) -> dict[str, str]:
-    """The hidden fields of the form on a page."""
-    return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', html))
 
 
 # -- the page and its JSON
@@ -140,209 +129,6 @@ def test_no_worker(site: Site) -> None:
     site.debug = True
     html = visitor.get(url, headers={"Accept": "text/html"}).text
     assert "start one with <code>flask offload worker</code>" in html
-
-
-# -- somebody else
-
-
-FOREIGN = [
-    ("GET", "/jobs/{}"),
-    ("HEAD", "/jobs/{}"),
-    ("GET", "/jobs/{}?key=x"),
-    ("GET", "/jobs/{}/events"),
-    ("GET", "/jobs/{}/files/report.txt"),
-    ("POST", "/jobs/{}/cancel"),
-    ("GET", "/jobs/events?id={}"),
-]
-
-
-@pytest.mark.parametrize(("method", "path"), FOREIGN)
-@pytest.mark.parametrize("accept", ["text/html", "application/json"])
-def test_another_persons_job_and_an_unknown_one_are_the_same(
-    site: Site, method: str, path: str, accept: str
-) -> None:
-    owner, other = site.visitor(), site.visitor(Accept=accept)
-    job_id = start(site, owner)
-    site.attach(job_id, "report.txt", b"x")
-    start(site, other)
-    # An app that marks what depends on the session must not mark one of the two only.
-    site.access.user_loader = lambda: t.cast("str | None", session_user())
-    foreign = other.request(method, path.format(job_id))
-    unknown = other.request(method, path.format("0" * len(job_id)))
-    assert foreign.status_code == unknown.status_code == 404
-    assert foreign.content == unknown.content
-    assert without_date(foreign) == without_date(unknown)
-    assert job_id not in foreign.text
-    assert site.store.get(job_id).state is JobState.QUEUED
-    with owner.stream(method, path.format(job_id)) as response:
-        assert response.status_code != 404
-
-
-def session_user() -> t.Any:
-    from flask import session
-
-    return session.get("user")
-
-
-def without_date(response: httpx.Response) -> dict[str, str]:
-    return {name: value for name, value in response.headers.items() if name != "date"}
-
-
-ODD = ["..", "../x", "%2e%2e%2fx", "..%5Cx", "%00", "a%00b", "%0a", "%ff", "%F0%9F%92%A9", "%20"]
-ODD += ["events", "static", "{x}", "*", "x" * 10_000]
-
-
-@pytest.mark.parametrize("job_id", ODD)
-@pytest.mark.parametrize("path", ["", "/events", "/files/x", "/files/..%2f..%2fx", "/cancel"])
-def test_odd_ids_are_not_found(site: Site, job_id: str, path: str) -> None:
-    method = "POST" if path == "/cancel" else "GET"
-    with site.app.test_client() as client:
-        # The test client sends what httpx would tidy up.
-        response = client.open(f"/jobs/{job_id}{path}", method=method)
-        assert response.status_code == 404
-        assert client.get("/jobs/events", query_string={"id": job_id}).status_code == 404
-
-
-# -- stopping
-
-
-def test_stop_what_waits(site: Site) -> None:
-    browser = site.browser()
-    url = f"/jobs/{start(site, browser)}"
-    response = browser.post(f"{url}/cancel")
-    assert (response.status_code, response.headers["Location"]) == (303, url)
-    assert "Stopped by you at" in browser.get(url).text
-
-
-def test_stop_what_runs(site: Site) -> None:
-    visitor = site.visitor()
-    job_id = start(site, visitor)
-    site.run(job_id)
-    job = visitor.post(f"/jobs/{job_id}/cancel").json()
-    assert (job["state"], job["text"], job["cancel_url"]) == ("running", "Stopping", None)
-    assert site.engine.stopped == [job_id]
-    site.finish(job_id, state="cancelled")
-    assert visitor.get(f"/jobs/{job_id}").json()["text"].startswith("Stopped by you")
-
-
-def test_what_is_over_stays_as_it_is(site: Site) -> None:
-    visitor = site.visitor()
-    job_id = start(site, visitor)
-    site.run(job_id)
-    site.finish(job_id, 42)
-    job = visitor.post(f"/jobs/{job_id}/cancel").json()
-    assert (job["state"], job["result"]) == ("succeeded", 42)
-
-
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
-def test_only_post_changes_state(site: Site, method: str) -> None:
-    visitor = site.visitor()
-    job_id = start(site, visitor)
-    assert visitor.request(method, f"/jobs/{job_id}/cancel").status_code == 405
-    assert visitor.head(f"/jobs/{job_id}").status_code == 200
-    assert site.store.get(job_id).state is JobState.QUEUED
-
-
-def test_a_page_of_somebody_else_cannot_stop_it(site: Site) -> None:
-    browser = site.browser()
-    job_id = start(site, browser)
-    evil = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
-    response = browser.post(f"/jobs/{job_id}/cancel", headers=evil)
-    assert response.status_code == 403
-    assert "This was not done" in response.text
-    assert site.store.get(job_id).state is JobState.QUEUED
-
-
-def test_an_old_browser_stops_it_by_the_token_of_the_form(site: Site) -> None:
-    browser = site.browser()
-    job_id = start(site, browser)
-    del browser.headers["Sec-Fetch-Site"]
-    assert browser.post(f"/jobs/{job_id}/cancel").status_code == 403
-    fields = hidden(browser.get(f"/jobs/{job_id}").text)
-    assert browser.post(f"/jobs/{job_id}/cancel", data=fields).status_code == 303
-    assert site.store.get(job_id).state is JobState.CANCELLED
-
-
-def test_the_form_works_where_flask_wtf_guards_the_app(valkey: Valkey, tmp_path: Path) -> None:
-    site = Site(valkey.url, tmp_path)
-    protect = CSRFProtect(site.app)
-    protect.exempt(site.app.view_functions["_start"])
-    with site.served():
-        browser = site.browser()
-        job_id = start(site, browser)
-        fields = hidden(browser.get(f"/jobs/{job_id}").text)
-        assert set(fields) == {"offload_token", "csrf_token"}
-        assert browser.post(f"/jobs/{job_id}/cancel").status_code == 400
-        assert browser.post(f"/jobs/{job_id}/cancel", data=fields).status_code == 303
-
-
-# -- files
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "disposition"),
-    [
-        ("r.pdf", "application/pdf", "inline"),
-        ("r.png", "image/png", "inline"),
-        ("r.txt", "text/plain; charset=utf-8", "inline"),
-        ("r.html", "text/html; charset=utf-8", "attachment"),
-        ("r.svg", "image/svg+xml; charset=utf-8", "attachment"),
-        ("r.js", "text/javascript; charset=utf-8", "attachment"),
-        ("r.unknown", "application/octet-stream", "attachment"),
-    ],
-)
-def test_only_what_cannot_run_is_shown(site: Site, name: str, kind: str, disposition: str) -> None:
-    visitor = site.visitor()
-    job_id = start(site, visitor)
-    site.attach(job_id, name, b"content")
-    (file,) = visitor.get(f"/jobs/{job_id}").json()["files"]
-    response = visitor.get(file["url"])
-    assert response.content == b"content"
-    headers = response.headers
-    assert headers["Content-Type"] == kind
-    assert headers["Content-Disposition"] == f"{disposition}; filename={name}"
-    assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Cache-Control"] == "no-store"
-    assert headers["Content-Length"] == "7"
-    assert headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
-
-
-@pytest.mark.parametrize(
-    "name", ["Bericht ü.txt", "a;b=c.txt", "50% #1?.txt", "日本.txt", "a'b.txt"]
-)
-def test_names_of_files(site: Site, name: str) -> None:
-    visitor = site.visitor()
-    job_id = start(site, visitor)
-    kept = site.attach(job_id, f"../../{name}", b"x")["name"]
-    (file,) = visitor.get(f"/jobs/{job_id}").json()["files"]
-    response = visitor.get(file["url"])
-    assert response.status_code == 200
-    disposition = response.headers["Content-Disposition"]
-    plain = re.search(r"filename=(?:\"(.*)\"|(\S+))$", disposition)
-    encoded = f"filename*=UTF-8''{quote(kept, safe='!#$&+^_`{}~-.')}"
-    assert encoded in disposition or (plain and kept in plain.groups())
-
-
-def test_a_part_of_a_file(site: Site) -> None:
-    visitor = site.visitor()
-    job_id = start(site, visitor)
-    site.attach(job_id, "r.pdf", bytes(range(100)))
-    url = f"/jobs/{job_id}/files/r.pdf"
-    part = visitor.get(url, headers={"Range": "bytes=10-19"})
-    assert (part.status_code, part.content) == (206, bytes(range(10, 20)))
-    assert part.headers["Content-Range"] == "bytes 10-19/100"
-    assert visitor.get(url, headers={"Range": "bytes=200-"}).status_code == 416
-    head = visitor.head(url)
-    assert (head.status_code, head.content, head.headers["Content-Length"]) == (200, b"", "100")
-
-
-def test_a_file_that_is_not_there(site: Site) -> None:
-    visitor = site.visitor()
-    job_id = start(site, visitor)
-    site.attach(job_id, "r.pdf", b"x")
-    assert visitor.get(f"/jobs/{job_id}/files/other.pdf").status_code == 404
-    site.engine.files.remove(job_id)
-    assert visitor.get(f"/jobs/{job_id}/files/r.pdf").status_code == 404
 
 
 # -- errors
