@@ -9,7 +9,7 @@ import pytest
 
 from flask_offload._jobs import JobRecord, JobState, Progress
 from flask_offload._web import reading, words
-from flask_offload._web.words import Code, Moment
+from flask_offload._web.sentences import Code, Moment, parts_json, plain
 
 # Sunday, 22 November 2026, 14:00:00 UTC
 NOW = 1_795_356_000.0
@@ -20,7 +20,7 @@ def record(state: JobState = JobState.RUNNING, **fields: t.Any) -> JobRecord:
 
 
 def said(job: JobRecord, **options: t.Any) -> str:
-    return words.plain(words.sentence(job, now=NOW, **options), NOW)
+    return plain(words.sentence(job, now=NOW, **options), NOW)
 
 
 def test_examples_in_docstrings() -> None:
@@ -93,8 +93,8 @@ def test_only_the_developer_is_told_commands() -> None:
 def test_a_job_whose_worker_is_gone_does_not_seem_to_go_on() -> None:
     job = record(started_at=NOW - 9, progress=Progress(1, 3, "Reading"))
     text, more = words.lines(job, now=NOW, waiting_for="lost")
-    assert words.plain(text, NOW).startswith("Interrupted: its worker stopped answering.")
-    assert words.plain(more, NOW) == "1 of 3"
+    assert plain(text, NOW).startswith("Interrupted: its worker stopped answering.")
+    assert plain(more, NOW) == "1 of 3"
 
 
 def running(done: float, total: float | None, *, after: float, message: str = "") -> JobRecord:
@@ -123,21 +123,21 @@ def running(done: float, total: float | None, *, after: float, message: str = ""
     ],
 )
 def test_how_far(job: JobRecord, expected: str) -> None:
-    assert words.plain(words.meta(job), NOW) == expected
+    assert plain(words.meta(job), NOW) == expected
 
 
 def test_an_estimate_counts_down_and_vanishes_when_it_was_wrong() -> None:
     job = running(1, 2, after=10)
     meta = words.meta(job)
-    assert words.plain(meta, NOW + 4) == "1 of 2 · about 10 s left"
-    assert words.plain(meta, NOW + 60) == "1 of 2"
+    assert plain(meta, NOW + 4) == "1 of 2 · about 10 s left"
+    assert plain(meta, NOW + 60) == "1 of 2"
     # It is the same instant at each look, so that a stream has nothing to send.
     assert words.meta(job) == meta
 
 
 def test_a_sentence_that_repeats_the_state_gives_way() -> None:
     text, more = words.lines(running(7, 24, after=8), now=NOW)
-    assert words.plain(text, NOW) == "7 of 24 · about 20 s left"
+    assert plain(text, NOW) == "7 of 24 · about 20 s left"
     assert not more
     text, more = words.lines(running(7, 24, after=8, message="Reading"), now=NOW)
     assert (text, len(more)) == (("Reading",), 2)
@@ -166,7 +166,7 @@ def test_title_of_the_document(job: JobRecord, expected: str) -> None:
 
 def test_parts_for_the_script() -> None:
     parts = ("a", "", Moment(NOW, "clock"), Code("x"))
-    assert words.parts_json(parts) == [
+    assert parts_json(parts) == [
         "a",
         {"time": "2026-11-22T14:00:00.000Z", "as": "clock"},
         {"code": "x"},

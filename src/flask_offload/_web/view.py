@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from .._jobs import JobRecord, JobState, LogLine
 from . import words
 from .reading import iso, size
+from .sentences import parts_json, plain
 
 __all__ = ["Links", "Result", "dumps", "job_json", "log_json", "result_of"]
 
@@ -119,7 +120,7 @@ def job_json(
         "state": record.state.value,
         "celery_state": record.state.celery,
         "title": record.title,
-        "text": words.plain(text, now),
+        "text": plain(text, now),
         "message": progress.message,
         "progress": {
             "done": progress.done,
@@ -153,8 +154,8 @@ def job_json(
         "view": {
             "heading": words.heading(record),
             "word": words.word(record),
-            "text": words.parts_json(line),
-            "meta": words.parts_json(second_line),
+            "text": parts_json(line),
+            "meta": parts_json(second_line),
             "notes": words.notes(record),
             "result": asdict(result),
             "files": [

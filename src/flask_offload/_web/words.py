@@ -1,30 +1,21 @@
-"""What a job is called in words for the person waiting. Pure: a record and the time go in.
-
-A sentence is a sequence of parts. Most are text; a :class:`Moment` is a time that the page shows
-in the reader's zone and counts on its own, so that nothing has to be sent for a clock to tick.
-"""
+"""What a job is called in words for the person waiting. Pure: a record and the time go in."""
 
 from __future__ import annotations
 
 import math
-import typing as t
-from dataclasses import dataclass
 
 from .._jobs import JobRecord, JobState
-from .reading import about, ago, clock, duration, iso, number
+from .reading import duration, number
+from .sentences import Code, Moment, Part
 
 __all__ = [
     "BY_KEY",
-    "Code",
-    "Moment",
-    "Part",
+    "expected_end",
     "failure",
     "heading",
     "lines",
     "meta",
     "notes",
-    "parts_json",
-    "plain",
     "sentence",
     "word",
 ]
@@ -45,43 +36,6 @@ _WORDS = {
     JobState.CANCELLED: "Stopped",
     JobState.DEAD: "Failed",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A time within a sentence.
-
-    :param at: Seconds since the epoch.
-    :param style: ``clock`` ("14:05"), ``ago`` ("3 min ago"), ``for`` ("12 s", since then), ``in``
-        ("in 30 s", "now" once over) or ``left`` (" · about 20 s left", nothing once over: the
-        estimate was wrong).
-    """
-
-    at: float
-    style: t.Literal["clock", "ago", "for", "in", "left"]
-
-    def text(self, now: float) -> str:
-        """What it reads at the time ``now``."""
-        if self.style == "clock":
-            return clock(self.at, now)
-        if self.style == "ago":
-            return ago(now - self.at)
-        if self.style == "for":
-            return duration(max(1, now - self.at))
-        left = self.at - now
-        if self.style == "in":
-            return f"in {duration(left)}" if left >= 1 else "now"
-        return f" · about {about(left)} left" if left > 0 else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """A command within a sentence."""
-
-    command: str
-
-
-Part = str | Moment | Code
 
 
 def word(record: JobRecord) -> str:
@@ -228,27 +182,3 @@ def _took(record: JobRecord) -> str:
     if record.first_started_at is None or record.finished_at is None:
         return ""
     return duration(record.finished_at - record.first_started_at)
-
-
-def plain(parts: t.Iterable[Part], now: float) -> str:
-    """A sentence as text."""
-    return "".join(_plain(part, now) for part in parts)
-
-
-def _plain(part: Part, now: float) -> str:
-    if isinstance(part, Moment):
-        return part.text(now)
-    return f"`{part.command}`" if isinstance(part, Code) else part
-
-
-def parts_json(parts: t.Iterable[Part]) -> list[t.Any]:
-    """A sentence as JSON, for our script: texts, ``{"time", "as"}``, ``{"code"}``."""
-    found: list[t.Any] = []
-    for part in parts:
-        if isinstance(part, Moment):
-            found.append({"time": iso(part.at), "as": part.style})
-        elif isinstance(part, Code):
-            found.append({"code": part.command})
-        elif part:
-            found.append(part)
-    return found
