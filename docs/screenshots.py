@@ -36,14 +36,14 @@ def pictures(page: Page, base: str) -> None:
     page.emulate_media(color_scheme="light")
 
     page.goto(f"{base}/tasks")
-    page.get_by_label("Month").fill("2026-10")
-    page.get_by_label("Pages").fill("8")
+    page.locator("#month").fill("2026-10")
+    page.locator("#size").fill("8")
     page.get_by_role("button", name="Make the report").click()
     page.get_by_text("Done in").wait_for()
     take(page, "job-done")
 
     page.goto(f"{base}/tasks")
-    page.get_by_label("Symbol").fill("NOPE")
+    page.locator("#symbol").fill("NOPE")
     page.get_by_role("button", name="Get the quote").click()
     page.locator("[data-state=failed]").first.wait_for()
     take(page, "job-failed")

@@ -22,10 +22,6 @@ if t.TYPE_CHECKING:
 
 pytest_plugins = ["web_fixtures"]
 
-#: To be removed with the bug: ``Store.logs`` counts from the end of the list, so that a line which
-#: comes between its two round trips hides an older one.
-line_is_lost = pytest.mark.xfail(reason="Store.logs loses a line under load", strict=False)
-
 
 def test_a_job_from_its_start_to_its_end(site: Site) -> None:
     visitor = site.visitor()
@@ -83,7 +79,6 @@ def test_an_odd_last_id_begins_at_the_start(site: Site, known: str) -> None:
     assert [line["seq"] for line in job["logs"]] == [1]
 
 
-@line_is_lost
 def test_resume_repeats_and_misses_no_line(site: Site) -> None:
     """A client that is cut off again and again, while lines come."""
     visitor = site.visitor()
@@ -160,7 +155,6 @@ def test_lines_that_are_dropped_are_counted(valkey: Valkey, tmp_path: Path) -> N
     assert "The first 30 lines are no longer kept." in page
 
 
-@line_is_lost
 def test_many_changes_are_few_messages(site: Site) -> None:
     visitor = site.visitor()
     job_id = start(site, visitor)

@@ -375,19 +375,9 @@ class Store:
 
     def logs(self, job_id: str, after: int = 0) -> list[LogLine]:
         """The log lines with a number above ``after`` that are kept."""
-        commands = [
-            ("HMGET", self.keys.job(job_id), "log_lines"),
-            ("LLEN", self.keys.log(job_id)),
-        ]
-        ((total,), kept) = self._pipeline(commands)
-        new = int(total or 0) - after
-        if new <= 0:
-            return []
-        (texts,) = self._pipeline([("LRANGE", self.keys.log(job_id), -min(new, kept or 1), -1)])
+        texts = self._script("logs", job_id, after, keys=[self.keys.log(job_id)])
         lines = (text.split(" ", 2) for text in texts)
-        parsed = (LogLine(int(seq), float(at), text) for seq, at, text in lines)
-        # A line may have come between the two round trips.
-        return [line for line in parsed if line.seq > after]
+        return [LogLine(int(seq), float(at), text) for seq, at, text in lines]
 
     def payload(self, job_id: str) -> str:
         """The body that the job was enqueued with, as JSON; empty if not known."""
