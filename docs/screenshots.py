@@ -1,7 +1,7 @@
 """Takes the pictures of the docs, off the running demo.
 
-    DEMO_SECONDS=10 make demo                       # in one terminal
-    .venv/bin/python docs/screenshots.py http://127.0.0.1:5000
+DEMO_SECONDS=10 make demo                       # in one terminal
+.venv/bin/python docs/screenshots.py http://127.0.0.1:5000
 """
 
 from __future__ import annotations

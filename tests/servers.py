@@ -27,6 +27,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def connect(port: int) -> None:
+    socket.create_connection(("127.0.0.1", port), 5).close()
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def environment(more: dict[str, str] | None = None) -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **(more or {})}
+
+
 class Process:
     """A program in a session of its own, with its output in a file."""
 
@@ -40,7 +52,7 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+                env=environment(env),
                 cwd=cwd,
                 start_new_session=True,
             )

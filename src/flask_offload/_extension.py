@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import typing as t
 import weakref
@@ -243,7 +244,8 @@ def _signing_key(app: Flask, settings: Settings) -> t.Callable[[], str | bytes]:
             "SECRET_KEY is not set. It signs the cookie that shows people their own jobs only; "
             "set it before Offload(app)."
         )
-    return lambda: app.secret_key or _kept_key(settings.directory)
+    kept = functools.cache(lambda: _kept_key(settings.directory))
+    return lambda: app.secret_key or kept()
 
 
 def _kept_key(directory: Path) -> str:

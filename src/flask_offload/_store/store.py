@@ -158,8 +158,9 @@ class Store:
     ) -> None:
         self.keys = Keys(settings.namespace)
         self.connections = Connections(url)
-        #: Seconds that one call may take where the caller gives no deadline.
-        self.timeout = 5.0
+        #: Seconds that one call may take where the caller gives no deadline: what a request may
+        #: wait for an enqueue is what it may wait for a list.
+        self.timeout = settings.publish_timeout
         self._retention = json.dumps(
             {state: settings.retain(state) for state in (*settings.retention, "dead")}
         )
