@@ -58,7 +58,7 @@ def _version() -> str:
     """The state of all static files; one for all, as the scripts import each other."""
     digest = hashlib.sha256()
     for name in sorted(ASSETS):
-        digest.update((files(__package__) / "static" / name).read_bytes())
+        digest.update((files("flask_offload._web") / "static" / name).read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -75,7 +75,7 @@ def asset(version: str, name: str) -> Response:
     # there is, but let nobody keep that under the wrong version.
     current = version == _version() and not current_app.debug
     response = send_file(
-        str(files(__package__) / "static" / name),
+        str(files("flask_offload._web") / "static" / name),
         ASSETS[name],
         etag=_version(),
         max_age=31_536_000 if current else 0,
