@@ -2,8 +2,8 @@
 
     .venv/bin/python bench/refused.py
 
-Runs the tutorial's app on a Valkey of its own, which is then killed, or stopped by SIGSTOP so that it
-accepts connections and never answers. OFFLOAD_PUBLISH_TIMEOUT is its default of two seconds.
+Runs the tutorial's app on a Valkey of its own, which is stopped by SIGSTOP, so that it accepts
+connections and never answers, and then killed. The budget is the default, two seconds.
 """
 
 from __future__ import annotations
