@@ -23,6 +23,8 @@ def create_app(**config: t.Any) -> Flask:
         OFFLOAD_URL=os.environ.get("OFFLOAD_URL"),
         OFFLOAD_BROKER_URL=os.environ.get("OFFLOAD_BROKER_URL"),
         OFFLOAD_NAMESPACE=os.environ.get("OFFLOAD_NAMESPACE"),
+        OFFLOAD_LEASE=os.environ.get("OFFLOAD_LEASE"),
+        OFFLOAD_PARK_FOR=os.environ.get("OFFLOAD_PARK_FOR"),
         OFFLOAD_GRACE=os.environ.get("OFFLOAD_GRACE"),
         OFFLOAD_MAX_DELIVERIES=os.environ.get("OFFLOAD_MAX_DELIVERIES"),
         OFFLOAD_FILES_URL=os.environ.get("OFFLOAD_FILES_URL"),

@@ -92,7 +92,7 @@ class Site:
 
     def enqueue(self, job_id: str = "", *, state: JobState = JobState.QUEUED, **fields: Any) -> str:
         job_id = job_id or str(uuid.uuid4())
-        self.store.create(self.new(job_id, **fields), state=state, deadline=Deadline.after(5))
+        self.store.enqueue(self.new(job_id, **fields), state=state, deadline=Deadline.after(5))
         return job_id
 
     def run(self, job_id: str, **fields: Any) -> None:

@@ -20,7 +20,7 @@ DAY = 86_400.0
 MB = 1_000_000
 
 STORE_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
-BROKER_SCHEMES = (*STORE_SCHEMES, "amqp", "amqps", "pyamqp")
+BROKER_SCHEMES = (*STORE_SCHEMES, "redis+kombu", "amqp", "amqps", "pyamqp")
 
 #: Keys of other set-ups, and what to use here.
 REPLACED = {
@@ -42,6 +42,9 @@ class Settings:
     :param broker_url: What carries the messages; ``None`` stands for :attr:`url`.
     :param namespace: Prefix of all keys, so that apps can share a server.
     :param publish_timeout: Most that an enqueue may block a request.
+    :param lease: How long a worker may be silent before its jobs are given to another. It says
+        that it is alive every third of it.
+    :param park_for: How long a job waits for a worker that knows its task.
     :param max_deliveries: Starts of one attempt after which a job that keeps killing its worker
         is dead.
     :param grace: How long a stopping worker waits for what it runs.
@@ -55,7 +58,9 @@ class Settings:
     broker_url: str | None = None
     namespace: str = "offload"
     publish_timeout: float = 2.0
+    lease: float = 30.0
     max_deliveries: int = 5
+    park_for: float = 3600.0
     grace: float = 25.0
     max_payload: int = MB
     max_result: int = MB
@@ -186,7 +191,9 @@ READERS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "OFFLOAD_BROKER_URL": _url(BROKER_SCHEMES),
     "OFFLOAD_NAMESPACE": _text,
     "OFFLOAD_PUBLISH_TIMEOUT": _seconds,
+    "OFFLOAD_LEASE": _seconds,
     "OFFLOAD_MAX_DELIVERIES": _count,
+    "OFFLOAD_PARK_FOR": _seconds,
     "OFFLOAD_GRACE": _seconds,
     "OFFLOAD_MAX_PAYLOAD": _count,
     "OFFLOAD_MAX_RESULT": _count,

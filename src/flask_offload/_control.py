@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import typing as t
 
 from ._jobs import JobRecord, JobState, LogLine
@@ -81,7 +80,7 @@ class Control:
         payload = self.store.payload(job_id)
         if not payload:
             raise JobNotFound(job_id)
-        return self._celery.enqueue_again(record, json.loads(payload))
+        return self._celery.enqueue_again(record, payload)
 
     def workers(self) -> t.Sequence[WorkerInfo]:
         """The workers that are alive."""

@@ -53,6 +53,10 @@ class CurrentJob:
     id: str = ""
     #: Which try this is, from 1.
     attempt: int = 1
+    #: Rises each time the job is handed to a worker. A system that keeps the highest it has seen,
+    #: and refuses lower ones, is safe from a worker that was paused and lost the job; 0 on brokers
+    #: that have none.
+    fence: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.id)
@@ -111,11 +115,19 @@ class RunningJob(CurrentJob):
     """The job that a worker runs."""
 
     def __init__(
-        self, job: NewJob, store: Store, files: FileStore, secrets: t.Iterable[str] = ()
+        self,
+        job: NewJob,
+        store: Store,
+        files: FileStore,
+        secrets: t.Iterable[str] = (),
+        fence: int = 0,
     ) -> None:
         self.id = job.id
         self.job = job
         self.attempt = job.retries + 1
+        self.fence = fence
+        #: Whether another worker has the job by now: what is still done here is in vain.
+        self.lost = False
         self._store = store
         self._files = files
         self._secrets = tuple(secrets)
@@ -197,14 +209,14 @@ class RunningJob(CurrentJob):
             if progress is None and not lines:
                 return
             try:
-                answer = self._store.progress(self.id, progress, lines)
+                answer = self._store.progress(self.id, progress, lines, fence=self.fence)
             except StoreUnavailable:
                 with self._lock:
                     self._changed = self._changed or progress is not None
                     self._lines.extendleft(reversed(lines))
                 raise
-            if answer == 1:
-                self._cancelled = True
+            self._cancelled = self._cancelled or answer != 0
+            self.lost = self.lost or answer == -1
 
 
 class _Reporter:

@@ -71,7 +71,7 @@ class Keeper:
         self.inode = os.stat(self.users_lock).st_ino
         self.server, self.listening = 0, False  # process id, 0 while none runs
         self.started_at = self.start_at = self.delay = 0.0
-        self.failed_starts = 0
+        self.failed_starts, self.patience = 0, 1.0
         self.kill_orphan_at = time.monotonic() + STOP_TIMEOUT
         self.idle_since = 0.0  # 0 while there are users
         self.end_by = signal.SIGTERM
@@ -100,11 +100,18 @@ class Keeper:
                 os.read(self.wake, 512)
             self.reap()
             found = self.server > 0 and os.path.exists(self.socket_path)
-            if self.server and self.listening and not found:  # nobody could connect any more
+            if self.server and not found and self.gave_up_on_socket():
                 os.kill(self.server, signal.SIGTERM)
             self.listening = found
             self.sync()
             self.look_for_users()
+
+    def gave_up_on_socket(self) -> bool:
+        """Whether nobody can connect any more: the socket was deleted, perhaps before we saw it."""
+        late = time.monotonic() > self.started_at + self.patience
+        if late and not self.listening:
+            self.patience = min(2 * self.patience, 30.0)  # this machine may just be slow
+        return self.listening or late
 
     def sync(self) -> None:
         """Once a second, have on the disk what the server has written.

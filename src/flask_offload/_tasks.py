@@ -52,6 +52,7 @@ class OffloadedTask(t.Protocol[P, R]):
         priority: int | None = None,
         delay: float | timedelta | None = None,
         timeout: float | None = None,
+        unique: str | None = None,
     ) -> Enqueuer[P]:
         """Options for the next enqueue."""
         ...

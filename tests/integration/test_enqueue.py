@@ -142,7 +142,9 @@ def test_web_process_that_dies_between_record_and_message_leaves_nothing_queued(
 
     control = make_system(valkey.url).app().extensions["offload"].control
     job = NewJob(id="half", task="sample.add")
-    control.store.create(job, state=JobState.QUEUED, confirm_within=0.2, deadline=Deadline.after(2))
+    control.store.enqueue(
+        job, state=JobState.QUEUED, confirm_within=0.2, deadline=Deadline.after(2)
+    )
     assert control.get("half").state is JobState.QUEUED
     wait_until(lambda: control.get("half").state is JobState.FAILED)
     assert control.get("half").error_type == "EnqueueError"

@@ -44,8 +44,13 @@ def store(server: servers.Valkey) -> t.Iterator[Store]:
 def new(store: Store, job_id: str = "a", **fields: t.Any) -> NewJob:
     job = NewJob(id=job_id, task="app.work", owners=("c:1", "u:[x] y"), **fields)
     state = JobState.SCHEDULED if job.delay else JobState.QUEUED
-    assert store.create(job, state=state, deadline=Deadline.after(2)) in {"created", "again"}
+    assert enqueue(store, job, state) in {"created", "again"}
     return job
+
+
+def enqueue(store: Store, job: NewJob, state: JobState, confirm_within: float = 0) -> str:
+    deadline = Deadline.after(5)
+    return store.enqueue(job, state=state, confirm_within=confirm_within, deadline=deadline)[0]
 
 
 def start(store: Store, job: NewJob, limit: int = 5) -> str:
@@ -75,18 +80,17 @@ def test_life_of_a_job(store: Store) -> None:
 
 def test_enqueue_is_idempotent_and_a_retry_is_a_newer_attempt(store: Store) -> None:
     job = new(store)
-    deadline = Deadline.after(2)
-    assert store.create(job, state=JobState.QUEUED, deadline=deadline) == "exists"
+    assert enqueue(store, job, JobState.QUEUED) == "exists"
     assert start(store, job) == "run"
     again = NewJob(id="a", task="app.work", retries=1, delay=5)
-    assert store.create(again, state=JobState.RETRYING, deadline=deadline) == "again"
+    assert enqueue(store, again, JobState.RETRYING) == "again"
     record = store.get("a")
     assert (record.state, record.attempt) == (JobState.RETRYING, 2)
     assert record.due_at is not None
     # Nothing of the attempt before can touch it any more.
     assert start(store, job) == "drop"
     assert not store.finish("a", "succeeded", "{}", {}, attempt=(0, 0))
-    assert store.create(job, state=JobState.QUEUED, deadline=deadline) == "exists"
+    assert enqueue(store, job, JobState.QUEUED) == "exists"
     assert start(store, again) == "run"
     assert store.finish("a", "succeeded", "{}", {}, attempt=(0, 1))
     assert store.get("a").starts == 2
@@ -95,19 +99,19 @@ def test_enqueue_is_idempotent_and_a_retry_is_a_newer_attempt(store: Store) -> N
 def test_unconfirmed_enqueue_waits_then_is_void(store: Store) -> None:
     job = NewJob(id="a", task="app.work")
     deadline = Deadline.after(5)
-    store.create(job, state=JobState.QUEUED, confirm_within=30, deadline=deadline)
+    enqueue(store, job, JobState.QUEUED, 30)
     assert start(store, job) == "wait"
     assert store.confirm("a", deadline)
     assert start(store, job) == "run"
 
     other = NewJob(id="b", task="app.work")
-    store.create(other, state=JobState.QUEUED, confirm_within=0.05, deadline=deadline)
+    enqueue(store, other, JobState.QUEUED, 0.05)
     wait_until(lambda: start(store, other) == "drop")
     assert not store.confirm("b", deadline)
     assert store.get("b").error_type == "EnqueueError"
 
     third = NewJob(id="c", task="app.work")
-    store.create(third, state=JobState.QUEUED, confirm_within=30, deadline=deadline)
+    enqueue(store, third, JobState.QUEUED, 30)
     store.refuse("c", "no broker")
     assert start(store, third) == "drop"
     assert not store.confirm("c", deadline)
@@ -115,10 +119,9 @@ def test_unconfirmed_enqueue_waits_then_is_void(store: Store) -> None:
 
 def test_retry_that_never_reached_the_broker_is_taken_back(store: Store) -> None:
     job = new(store)
-    deadline = Deadline.after(5)
     assert start(store, job) == "run"
     again = NewJob(id="a", task="app.work", retries=1)
-    store.create(again, state=JobState.RETRYING, confirm_within=0.1, deadline=deadline)
+    enqueue(store, again, JobState.RETRYING, 0.1)
     assert start(store, job) == "wait"
     # Its worker died: the message of the first attempt comes back, and carries on.
     wait_until(lambda: start(store, job) == "run")
@@ -154,7 +157,7 @@ def test_cancel(store: Store) -> None:
     assert store.progress("b", Progress(1), []) == 1
     assert start(store, running) == "cancelled"
     again = NewJob(id="b", task="app.work", retries=1)
-    assert store.create(again, state=JobState.RETRYING, deadline=Deadline.after(2)) == "cancelled"
+    assert enqueue(store, again, JobState.RETRYING) == "cancelled"
     with pytest.raises(JobNotFound):
         store.cancel("nobody", "me", "{}")
 

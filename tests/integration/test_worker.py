@@ -45,8 +45,8 @@ def test_presence_ends_with_a_stop(system: System) -> None:
 
 @POOLS
 def test_killed_worker_loses_nothing(system: System, tmp_path: Path, pool: str) -> None:
-    """On stock transports the message comes back after the visibility timeout: here, 3 seconds."""
-    system.env["VISIBILITY_TIMEOUT"] = "3"
+    """The job is handed out again after the lease: here, 2 seconds."""
+    system.env["OFFLOAD_LEASE"] = "2"
     ledger = tmp_path / "ledger"
     state = system.app().extensions["offload"]
     worker = system.worker("--pool", pool)
@@ -123,7 +123,7 @@ def test_cancelled_while_no_worker_is_up_never_runs(system: System, tmp_path: Pa
 
 
 def test_cancel_survives_the_death_of_the_worker(system: System, tmp_path: Path) -> None:
-    system.env["VISIBILITY_TIMEOUT"] = "3"
+    system.env["OFFLOAD_LEASE"] = "2"
     ledger = tmp_path / "ledger"
     app = system.app()
     tasks = app.extensions["offload"].celery.tasks

@@ -20,6 +20,7 @@ from .._jobs import JobRecord
 from .._store import Deadline, Feed, FileStore, Store
 from ..exceptions import ConfigError
 from . import context, publish, worker
+from .engine import Engine
 from .task import OffloadTask
 from .urls import backend_url, broker_options, is_redis
 
@@ -64,6 +65,8 @@ class OffloadCelery(Celery):  # type: ignore[misc]
         self.store = store
         self.files = files
         self.feed = Feed(store)
+        #: The line of jobs; ``None`` where another server carries the messages.
+        self.engine = Engine(store, settings) if _has_line(settings, url) else None
         super().__init__(
             flask_app.import_name,
             # Celery's current app is a global of the thread; ours is bound by the app context,
@@ -92,6 +95,10 @@ class OffloadCelery(Celery):  # type: ignore[misc]
         """
         return publish.send(self, super().send_task, name, args, kwargs, options)
 
+    def connection_for_read(self, url: str | None = None, **kwargs: t.Any) -> t.Any:
+        kwargs["transport_options"] = {**self._line(), **(kwargs.get("transport_options") or {})}
+        return super().connection_for_read(url, **kwargs)
+
     def connection_for_write(self, url: str | None = None, **kwargs: t.Any) -> t.Any:
         timeout = self.settings.publish_timeout
         if is_redis(self.conf.broker_url or ""):
@@ -100,9 +107,13 @@ class OffloadCelery(Celery):  # type: ignore[misc]
             bound = {"read_timeout": timeout, "write_timeout": timeout}
         # kombu's own way to a broker that is away: a second address at once, and no pauses.
         bound |= {"max_retries": 1, "interval_start": 0, "connect_retries_timeout": timeout}
+        bound |= self._line()
         kwargs["transport_options"] = {**bound, **(kwargs.get("transport_options") or {})}
         kwargs.setdefault("connect_timeout", timeout)
         return super().connection_for_write(url, **kwargs)
+
+    def _line(self) -> dict[str, t.Any]:
+        return {} if self.engine is None else {"engine": self.engine}
 
     # -- tasks
 
@@ -178,6 +189,11 @@ def _synchronous(fun: t.Callable[..., t.Coroutine[t.Any, t.Any, t.Any]]) -> t.Ca
     return run
 
 
+def _has_line(settings: Settings, url: str) -> bool:
+    # Record and message change in one step, which takes one server.
+    return settings.broker_url in (None, url)
+
+
 def _configuration(settings: Settings, url: str) -> dict[str, t.Any]:
     given = dict(settings.celery)
     for key in given:
@@ -191,7 +207,9 @@ def _configuration(settings: Settings, url: str) -> dict[str, t.Any]:
     for key in ("task_serializer", "result_serializer", "event_serializer"):
         if given.get(key, "json") != "json":
             raise ConfigError(f"CELERY[{key!r}] must be 'json': other formats run code.")
-    broker = broker_options(settings.broker_url or url, settings.namespace)
+    broker = broker_options(
+        settings.broker_url or url, settings.namespace, line=_has_line(settings, url)
+    )
     transport = {
         **broker.pop("broker_transport_options"),
         **(given.pop("broker_transport_options", None) or {}),
@@ -208,6 +226,7 @@ def _configuration(settings: Settings, url: str) -> dict[str, t.Any]:
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
+        "worker_consumer": "flask_offload._celery.consumer:OffloadConsumer",
     }
     return {
         **defaults,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import typing as t
 
 from celery import states
@@ -12,7 +13,7 @@ from .._current import running_job
 from .._jobs import JobState
 from .._store import StoreUnavailable
 from ..exceptions import ResultTooLarge, UserError
-from .tracing import DeliveriesExhausted, attempt
+from .tracing import DeliveriesExhausted, attempt, fence
 
 if t.TYPE_CHECKING:
     from .app import OffloadCelery
@@ -25,7 +26,10 @@ _STATES = {
     states.REVOKED: JobState.CANCELLED,
     states.RETRY: JobState.RETRYING,
 }
+_FINAL = {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD}
 ERROR_LIMIT = 1_000
+
+log = logging.getLogger("flask_offload")
 
 
 class OffloadBackend(RedisBackend):  # type: ignore[misc]
@@ -81,14 +85,30 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
             result=result, state=state, traceback=traceback, request=request
         )
         final, fields = outcome
-        self.app.store.finish(
+        record_state = final or _STATES.get(state, "")
+        if getattr(request, "chord", None) and record_state in _FINAL:
+            # The chord counts its part before the part is over: a worker that dies in between
+            # leaves a job that runs again, not a chord that waits for ever.
+            record_state, fields = "", {}
+        encoded = self.encode({**meta, "task_id": task_id})
+        self._finish(task_id, record_state, encoded, fields, request)
+        return result
+
+    def _finish(
+        self, task_id: str, state: str, result: str, fields: dict[str, str], request: t.Any
+    ) -> None:
+        done = self.app.store.finish(
             task_id,
-            final or _STATES.get(state, ""),
-            self.encode({**meta, "task_id": task_id}),
+            state,
+            result,
             fields,
             attempt=attempt(request or {}),
+            fence=fence(request or {}),
         )
-        return result
+        if done < 0:
+            log.warning(
+                "Job %s is another worker's by now; what came of it here is refused.", task_id
+            )
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         return isinstance(exc, StoreUnavailable) or bool(super().exception_safe_to_retry(exc))
@@ -100,7 +120,7 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
         state: str = states.SUCCESS,
     ) -> None:  # fmt: skip
         super().mark_as_done(task_id, result, request, store_result, state)
-        if not store_result:
+        if not store_result or getattr(request, "chord", None):
             self._finish_without_result(task_id, JobState.SUCCEEDED, {}, request)
 
     def mark_as_failure(
@@ -110,7 +130,7 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
         super().mark_as_failure(
             task_id, exc, traceback, request, store_result, call_errbacks, state
         )
-        if not store_result:
+        if not store_result or getattr(request, "chord", None):
             final, fields = _outcome(exc)
             self._finish_without_result(task_id, final or JobState.FAILED, fields, request)
 
@@ -119,11 +139,15 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
     ) -> None:
         if getattr(request, "is_eager", False):
             return  # It ran in the process of its caller and has no record.
-        self._ensure_retryable(
-            lambda: self.app.store.finish(
-                task_id, state, "", fields, attempt=attempt(request or {})
-            )
-        )
+        self._ensure_retryable(lambda: self._finish(task_id, state, "", fields, request))
+
+    def mark_as_revoked(
+        self, task_id: str, reason: str = "", request: t.Any = None, store_result: bool = True,
+        state: str = states.REVOKED,
+    ) -> None:  # fmt: skip
+        super().mark_as_revoked(task_id, reason, request, store_result, state)
+        if not store_result or getattr(request, "chord", None):
+            self._finish_without_result(task_id, JobState.CANCELLED, {}, request)
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, t.Any]:
         # State first: a job that was over by then has its result already.

@@ -47,8 +47,9 @@ class Job(AsyncResult):  # type: ignore[misc]
 
     @property
     def position(self) -> int | None:
-        """Place in line, from 1; ``None`` where it is not known, as on every stock transport."""
-        return None
+        """Place in line, from 1; ``None`` where it does not wait, or another broker keeps the
+        line."""
+        return self.app.store.position(self.id)
 
     @property
     def owner(self) -> tuple[str, ...]:

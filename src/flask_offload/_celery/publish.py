@@ -23,6 +23,8 @@ from .._jobs import JobState
 from .._store import Deadline, NewJob, StoreUnavailable
 from ..exceptions import EnqueueError, JobCancelled, NotSerializable, PayloadTooLarge
 from . import describe
+from .engine import FENCE, Publishing, publishing
+from .producer import LineProducer
 
 if t.TYPE_CHECKING:
     from .app import OffloadCelery, Origin
@@ -65,17 +67,18 @@ def send(
     state = JobState.SCHEDULED if job.delay else JobState.QUEUED
     if job.retries:
         state = JobState.RETRYING
+    if app.engine is not None:
+        return _in_one_step(
+            app, publish, name, args, kwargs, options, Publishing(job, state, deadline)
+        )
     try:
-        outcome = app.store.create(
+        outcome = app.store.enqueue(
             job, state=state, confirm_within=deadline.left() + SLACK, deadline=deadline
         )
     except StoreUnavailable as error:
         raise EnqueueError(f"The job was not accepted. {error}") from error
-    if outcome == "exists":
-        return app.AsyncResult(job.id)
-    if outcome == "cancelled":
-        # A retry of a job that somebody has cancelled meanwhile.
-        raise JobCancelled
+    if (existing := _existing(app, outcome)) is not None:
+        return existing
     try:
         result = _publish(app, publish, name, args, kwargs, options, deadline)
         if not app.store.confirm(job.id, deadline):
@@ -97,6 +100,64 @@ def send(
             "See OFFLOAD_BROKER_URL."
         ) from error
     return result
+
+
+def _in_one_step(
+    app: OffloadCelery,
+    publish: t.Callable[..., t.Any],
+    name: str,
+    args: list[t.Any],
+    kwargs: dict[str, t.Any],
+    options: dict[str, t.Any],
+    current: Publishing,
+) -> t.Any:
+    """Publish by our transport, which writes the record together with the message."""
+    token = publishing.set(current)
+    try:
+        queue = _line_of(app, options)
+        if queue:
+            options = {key: v for key, v in options.items() if key not in ("producer", "publisher")}
+            producer = LineProducer(app.engine, queue) if app.engine else None
+            result = publish(name, args, kwargs, producer=producer, retry=False, **options)
+        else:
+            result = _publish(app, publish, name, args, kwargs, options, current.deadline)
+    except StoreUnavailable as error:
+        unsure = " It may have been accepted all the same." if error.sent else ""
+        raise EnqueueError(f"The job was not accepted. {error}{unsure}") from error
+    except Exception as error:
+        if isinstance(error, EnqueueError) or not _away(error):
+            raise
+        raise EnqueueError(f"The job was not accepted: the server is away ({error}).") from error
+    finally:
+        publishing.reset(token)
+    existing = _existing(app, current.outcome)
+    return result if existing is None else existing
+
+
+def _line_of(app: OffloadCelery, options: dict[str, t.Any]) -> str:
+    """The queue of a message that goes to just one, and needs nothing else of kombu."""
+    if app.conf.task_send_sent_event or options.get("exchange"):
+        return ""
+    queue = options.get("queue") or app.amqp.default_queue
+    queue = app.amqp.queues[queue] if isinstance(queue, str) else queue
+    kind = getattr(queue.exchange, "type", "direct")
+    return str(queue.name) if kind == "direct" else ""
+
+
+def _existing(app: OffloadCelery, outcome: tuple[str, str]) -> t.Any:
+    """The job that an enqueue found in the place of a new one, if it did."""
+    what, job_id = outcome
+    if what == "cancelled":
+        # A retry of a job that somebody has cancelled meanwhile.
+        raise JobCancelled
+    return app.AsyncResult(job_id) if what in {"exists", "unique"} else None
+
+
+def _away(error: Exception) -> bool:
+    from kombu.exceptions import OperationalError
+    from redis.exceptions import RedisError
+
+    return isinstance(error, OperationalError | OSError | RedisError)
 
 
 def _publish(
@@ -159,6 +220,7 @@ def _describe(
             options[option] = default
     shown = describe.arguments(task, args, kwargs)
     kept = {key: options[key] for key in KEPT if isinstance(options.get(key), str | int | float)}
+    (options.get("headers") or {}).pop(FENCE, None)
     payload = _payload(app, name, args, kwargs, kept)
     if shown.masked:
         # Celery puts these two into the message, from where events and logs take them.
@@ -166,6 +228,8 @@ def _describe(
         options.setdefault("kwargsrepr", shown.kwargs_repr)
     route = app.amqp.router.route(dict(options), name, args, kwargs, task)
     queue = route.get("queue")
+    if queue is not None:
+        options["queue"] = queue
     running = running_job()
     origin = _origin.get()
     if origin is None and running is not None:
@@ -189,6 +253,8 @@ def _describe(
             nesting=options.get("replaced_task_nesting") or 0,
             max_retries=max_retries,
             delay=_delay(app, options),
+            priority=int(options.get("priority") or 0),
+            unique=str(options.pop("unique", None) or ""),
             locale=origin.locale,
             request_id=origin.request_id,
             root_id=options.get("root_id") or (running.job.root_id if running else "") or "",

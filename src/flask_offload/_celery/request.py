@@ -10,7 +10,7 @@ from celery.worker.request import Request
 from .._current import mask
 from .._store import StoreUnavailable
 from . import describe
-from .tracing import attempt
+from .tracing import attempt, fence
 
 __all__ = ["OffloadRequest"]
 
@@ -27,9 +27,19 @@ class OffloadRequest(Request):  # type: ignore[misc]
             }
         super().send_event(type, **fields)
 
+    def acknowledge(self) -> None:
+        if not self.acknowledged and self.task.acks_late and self._engine is not None:
+            # The result is stored by now, and with it the lease has ended.
+            self._engine.finished(self.message.delivery_tag)
+        super().acknowledge()
+
+    @property
+    def _engine(self) -> t.Any:
+        return self._app.engine if fence(self._request_dict) else None
+
     def reject(self, requeue: bool = False) -> None:
         in_hand = not self.acknowledged
         super().reject(requeue=requeue)
-        if in_hand and requeue:
+        if in_hand and requeue and self._engine is None:
             with contextlib.suppress(StoreUnavailable):
                 self._app.store.requeue(self.id, attempt(self._request_dict))

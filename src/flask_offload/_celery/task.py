@@ -39,7 +39,9 @@ class OffloadTask(Task):  # type: ignore[misc]
             with run:
                 return self._body()(*args, **kwargs)
         except JobCancelled:
-            self.backend.mark_as_revoked(self.request.id, "cancelled", request=self.request)
+            # One whose lease is lost is somebody else's now, and not cancelled.
+            if not run.lost:
+                self.backend.mark_as_revoked(self.request.id, "cancelled", request=self.request)
             raise Ignore from None
 
     def _body(self) -> t.Callable[..., t.Any]:
@@ -68,6 +70,7 @@ class OffloadTask(Task):  # type: ignore[misc]
         priority: int | None = None,
         delay: float | timedelta | None = None,
         timeout: float | None = None,
+        unique: str | None = None,
     ) -> Enqueue:
         """Options for the next enqueue: ``task.options(queue="slow").delay(...)``.
 
@@ -75,8 +78,10 @@ class OffloadTask(Task):  # type: ignore[misc]
         :param priority: 0 to 9; what it means is the broker's matter.
         :param delay: Seconds, or a duration, until the job is due.
         :param timeout: Seconds after which the job is stopped; see :func:`limits`.
+        :param unique: While a job of this app with the same text here is not over, that one is
+            returned, and no other is enqueued.
         """
-        given = {"queue": queue, "priority": priority, **limits(timeout)}
+        given = {"queue": queue, "priority": priority, "unique": unique, **limits(timeout)}
         options = {key: value for key, value in given.items() if value is not None}
         if delay is not None:
             seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay

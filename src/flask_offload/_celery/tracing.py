@@ -19,11 +19,12 @@ from .._jobs import JobState
 from .._store import NewJob, StoreUnavailable
 from ..exceptions import JobCancelled
 from . import describe
+from .engine import FENCE
 
 if t.TYPE_CHECKING:
     from .app import OffloadCelery
 
-__all__ = ["DeliveriesExhausted", "Run", "attempt", "claim"]
+__all__ = ["DeliveriesExhausted", "Run", "attempt", "claim", "fence"]
 
 log = logging.getLogger("flask_offload")
 
@@ -43,6 +44,12 @@ def attempt(request: t.Any) -> tuple[int, int]:
         return int(value or 0)
 
     return get("replaced_task_nesting"), get("retries")
+
+
+def fence(request: t.Any) -> int:
+    """The token of the delivery that a Celery request came with; 0 where there is none."""
+    value = request.get(FENCE) if isinstance(request, dict) else getattr(request, FENCE, 0)
+    return int(value or 0)
 
 
 class Run:
@@ -66,9 +73,10 @@ class Run:
             retries=retries,
         )
         self.claimed = False
+        self._fence = fence(request)
         self._app = app
         self._task = task
-        self._job = RunningJob(job, app.store, app.files, shown.secrets)
+        self._job = RunningJob(job, app.store, app.files, shown.secrets, self._fence)
         self._exit = contextlib.ExitStack()
 
     def open(self) -> None:
@@ -78,6 +86,11 @@ class Run:
 
     def close(self) -> None:
         self._exit.close()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the job is somebody else's by now."""
+        return self._job.lost
 
     def __enter__(self) -> None:
         """Start the job on its record.
@@ -90,7 +103,12 @@ class Run:
         while True:
             try:
                 started = store.patiently(
-                    lambda: store.start(job, worker=self._app.worker_name, max_deliveries=limit),
+                    lambda: store.start(
+                        job,
+                        worker=self._app.worker_name,
+                        max_deliveries=limit,
+                        fence=self._fence,
+                    ),
                     PATIENCE,
                 )
             except StoreUnavailable as error:
@@ -130,10 +148,12 @@ class Run:
             if state == IGNORED:
                 # Raised by the task itself: it is done. Where the record has gone on already
                 # (task.replace) or is over, this changes nothing.
-                store.finish(job_id, JobState.SUCCEEDED.value, attempt=which)
+                store.finish(job_id, JobState.SUCCEEDED.value, attempt=which, fence=self._fence)
             elif state == REJECTED and not getattr(retval, "requeue", False):
                 error = {"error": "The task rejected its message.", "error_type": "Reject"}
-                store.finish(job_id, JobState.FAILED.value, fields=error, attempt=which)
+                store.finish(
+                    job_id, JobState.FAILED.value, fields=error, attempt=which, fence=self._fence
+                )
 
 
 def claim(task: t.Any) -> Run | None:

@@ -1,32 +1,172 @@
-"""Kombu's Redis transport, with a bound on how long a publish may take."""
+"""The transport that loses nothing: jobs wait in a line on the server, and are handed out on lease.
+
+kombu's Redis transport does the rest: connections, sentinel, TLS, fanout, remote control. It blocks
+on a list with one marker a queue; whoever gets the marker fetches.
+"""
 
 from __future__ import annotations
 
 import typing as t
+from queue import Empty
+from time import monotonic
 
 from kombu.transport import redis as kombu_redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from kombu.transport import virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-__all__ = ["Channel", "Transport"]
+from .._store import StoreUnavailable
+from . import stock
+from .engine import Engine, Message
+
+__all__ = ["Channel", "QoS", "Transport"]
+
+WAKE = "wake:"
+#: Most messages at once for a consumer that sets no limit.
+BATCH = 10
 
 
-class Channel(kombu_redis.Channel):  # type: ignore[misc]
-    """A channel that knows the transport option ``publish_timeout``, in seconds."""
+class QoS(kombu_redis.QoS):  # type: ignore[misc]
+    """Leases in the place of kombu's list of unacknowledged messages."""
 
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "publish_timeout")
-    publish_timeout: float | None = None
+    def append(self, message: t.Any, delivery_tag: str) -> None:
+        if self._is_ours(delivery_tag):
+            virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
 
-    def _connparams(self, asynchronous: bool = False) -> dict[str, t.Any]:
-        params: dict[str, t.Any] = super()._connparams(asynchronous)
-        if self.publish_timeout:
-            # redis-py would try three times more, with pauses of seconds in between.
-            params.update(socket_timeout=self.publish_timeout, retry=Retry(NoBackoff(), 0))
-            params["socket_connect_timeout"] = self.publish_timeout
-        return params
+    def ack(self, delivery_tag: str) -> None:
+        if self._is_ours(delivery_tag):
+            self.channel.engine.ack(delivery_tag)
+            virtual.QoS.ack(self, delivery_tag)
+        else:
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        if not self._is_ours(delivery_tag):
+            super().reject(delivery_tag, requeue=requeue)
+            return
+        engine: Engine = self.channel.engine
+        engine.release(delivery_tag) if requeue else engine.ack(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def restore_unacked_once(self, stderr: t.Any = None) -> None:
+        """At the end of a channel. In a worker that goes on, the leases still stand: what it runs
+        is still run, and nothing is given back blindly because a connection was lost."""
+        engine: Engine | None = self.channel.engine
+        self._flush()
+        ours = [tag for tag in self._delivered if self._is_ours(tag)]
+        for tag in ours:
+            del self._delivered[tag]
+            if engine is not None and (engine.stopping or not engine.in_worker):
+                engine.release(tag, forgive=True)
+        super().restore_unacked_once(stderr)
+
+    def restore_visible(self, *args: t.Any, **kwargs: t.Any) -> None:
+        """Nothing: what a dead worker held is found when jobs are fetched."""
+
+    def _is_ours(self, tag: t.Any) -> bool:
+        engine: Engine | None = self.channel.engine
+        return engine is not None and isinstance(tag, str) and engine.holds(tag)
+
+
+class Channel(stock.Channel):
+    """A channel whose queues of tasks are lines of jobs."""
+
+    QoS = QoS
+    from_transport_options = (*stock.Channel.from_transport_options, "engine")
+    engine: Engine | None = None
+
+    def _has_line(self, queue: str) -> bool:
+        """Whether a queue is for jobs, not for replies or broadcasts."""
+        return (
+            self.engine is not None
+            and queue not in self._fanout_queues
+            and not queue.endswith(".pidbox")
+        )
+
+    def _put(self, queue: str, message: Message, **kwargs: t.Any) -> None:
+        headers = message.get("headers") or {}
+        if self.engine is None or not headers.get("task") or not headers.get("id"):
+            super()._put(queue, message, **kwargs)
+        else:
+            self.engine.enqueue(queue, message)
+
+    def _get(self, queue: str) -> Message:
+        if not self._has_line(queue):
+            return t.cast("Message", super()._get(queue))
+        for message, _ in self._fetch([queue], 1):
+            return message
+        raise Empty
+
+    def _size(self, queue: str) -> int:
+        size = int(super()._size(queue))
+        return size + self.engine.store.size(queue) if self.engine else size
+
+    def _purge(self, queue: str) -> int:
+        purged = int(super()._purge(queue))
+        return purged + self.engine.store.purge(queue) if self.engine else purged
+
+    # -- consuming, by the two steps that kombu's poller calls
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not any(self._has_line(queue) for queue in queues):
+            super()._brpop_start(timeout)
+            return
+        keys: list[str] = []
+        for queue in queues:
+            if self._has_line(queue):
+                keys.append(f"{WAKE}{queue}")
+            else:
+                keys.extend(self._q_for_pri(queue, priority) for priority in self.priority_steps)
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = monotonic()
+        command = ["BRPOP", *keys, timeout or self.brpop_timeout]
+        if self.global_keyprefix:
+            command = self.client._prefix_args(command)
+        self.client.connection.send_command(*command)
+
+    def _brpop_read(self, **options: t.Any) -> bool:
+        try:
+            reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        key = bytes_to_str(reply[0]) if reply else ""
+        if reply and not key.startswith(WAKE):
+            queue = key.rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            self.connection._deliver(loads(bytes_to_str(reply[1])), queue)
+            return True
+        # A marker, or none for a second: one that got lost with its worker costs no more.
+        queues = [
+            q for q in self._queue_cycle.consume(len(self.active_queues)) if self._has_line(q)
+        ]
+        if not queues:
+            raise Empty
+        room = self.qos.can_consume_max_estimate()
+        messages = self._fetch(queues, BATCH if room is None else max(1, room))
+        if not messages:
+            raise Empty
+        self._queue_cycle.rotate(messages[0][1])
+        for message, queue in messages:
+            self.connection._deliver(message, queue)
+        return True
+
+    def _fetch(self, queues: list[str], count: int) -> list[tuple[Message, str]]:
+        try:
+            return self.engine.fetch(queues, count) if self.engine else []
+        except StoreUnavailable as error:
+            # Celery knows what to do about a lost connection.
+            raise RedisConnectionError(str(error)) from error
 
 
 class Transport(kombu_redis.Transport):  # type: ignore[misc]
-    """``broker_transport`` of apps whose broker is a Redis or Valkey server."""
+    """``redis://``, ``valkey://`` and ``unix://`` of ``OFFLOAD_URL``."""
 
     Channel = Channel

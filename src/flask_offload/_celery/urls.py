@@ -10,8 +10,9 @@ from kombu.transport import TRANSPORT_ALIASES
 __all__ = ["backend_url", "broker_options", "is_redis"]
 
 #: kombu splits ``<alias>+socket:///path`` by itself, and takes no class in front of the plus.
-TRANSPORT = "offload"
-TRANSPORT_ALIASES[TRANSPORT] = "flask_offload._celery.transport:Transport"
+ENGINE, STOCK = "offload", "offload-stock"
+TRANSPORT_ALIASES[ENGINE] = "flask_offload._celery.transport:Transport"
+TRANSPORT_ALIASES[STOCK] = "flask_offload._celery.stock:Transport"
 BACKEND = "flask_offload._celery.backend:OffloadBackend"
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 
@@ -27,13 +28,13 @@ def _for_celery(url: str) -> str:
         # Celery and kombu write unix:///path?db=1 as socket:///path?virtual_host=1.
         query = dict(parse_qsl(parts.query))
         return f"socket://{parts.path}?virtual_host={query.get('db', '0')}"
-    scheme = _SCHEMES.get(parts.scheme, parts.scheme)
+    scheme = _SCHEMES.get(parts.scheme, parts.scheme).removesuffix("+kombu")
     return url.replace(parts.scheme, scheme, 1)
 
 
-def _for_kombu(url: str) -> str:
+def _for_kombu(url: str, alias: str) -> str:
     scheme, _, rest = _for_celery(url).partition("://")
-    return f"{TRANSPORT}+socket://{rest}" if scheme == "socket" else f"{TRANSPORT}://{rest}"
+    return f"{alias}+socket://{rest}" if scheme == "socket" else f"{alias}://{rest}"
 
 
 def backend_url(url: str) -> str:
@@ -41,13 +42,21 @@ def backend_url(url: str) -> str:
     return f"{BACKEND}+{_for_celery(url)}"
 
 
-def broker_options(url: str, namespace: str) -> dict[str, t.Any]:
-    """The ``broker_*`` settings of Celery for a broker URL."""
+def broker_options(url: str, namespace: str, *, line: bool) -> dict[str, t.Any]:
+    """The ``broker_*`` settings of Celery for a broker URL.
+
+    :param line: Whether it is the server of the records, so that the jobs wait in line there.
+    """
     if is_redis(url):
         options: dict[str, t.Any] = {
-            "broker_url": _for_kombu(url),
+            "broker_url": _for_kombu(url, ENGINE if line else STOCK),
             # Apps that share a server must not take each other's messages.
-            "broker_transport_options": {"global_keyprefix": f"{{{namespace}}}:"},
+            "broker_transport_options": {
+                "global_keyprefix": f"{{{namespace}}}:",
+                # A worker on a connection that is cut without a word notices within this and a
+                # second more.
+                "health_check_interval": 5,
+            },
         }
         if urlsplit(url).scheme in {"rediss", "valkeys"}:
             query = dict(parse_qsl(urlsplit(url).query))

@@ -45,6 +45,16 @@ def _set_up_logging() -> None:
             logger.addFilter(MaskSecrets())
 
 
+def _stop_lost(worker: t.Any, job_id: str) -> None:
+    """Stop a job whose lease is lost: another worker runs it, and what it does here is in vain."""
+    for request in list(worker_state.active_requests):
+        if request.id == job_id and request.worker_pid not in (None, os.getpid()):
+            # A child of the prefork pool, which the pool replaces. In threads the job stops at
+            # its next call on current_job; its result is refused in any case.
+            with suppress(ProcessLookupError):
+                os.kill(request.worker_pid, signal.SIGKILL)
+
+
 class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
     """Says that the worker is there, and removes what has expired."""
 
@@ -55,6 +65,10 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
         self._thread: threading.Thread | None = None
         # Node names may be used twice; the process makes it one of a kind.
         worker.app.worker_name = f"{worker.hostname}/{os.getpid()}"
+        engine = worker.app.engine
+        if engine is not None:
+            engine.worker, engine.in_worker = worker.app.worker_name, True
+            engine.on_lost = lambda job_id: _stop_lost(worker, job_id)
         _set_up_logging()
         with suppress(StoreUnavailable):
             # Starts the embedded server before the consumer looks for it.
@@ -129,6 +143,15 @@ class Grace(bootsteps.StartStopStep):  # type: ignore[misc]
     def stop(self, worker: t.Any) -> None:
         # The consumer has been stopped before; the pool, which waits for its jobs, is next.
         self._begin()
+        engine = worker.app.engine
+        if engine is None:
+            return
+        engine.stopping = True
+        for request in list(worker_state.reserved_requests):
+            if request not in worker_state.active_requests and not request.acknowledged:
+                # Should the pool start it all the same, its fence is refused.
+                with suppress(StoreUnavailable):
+                    engine.release(request.message.delivery_tag, forgive=True)
 
     def _begin(self, **_: t.Any) -> None:
         if self._timer is None:
@@ -146,6 +169,10 @@ class Grace(bootsteps.StartStopStep):  # type: ignore[misc]
         for process in list(getattr(getattr(worker.pool, "_pool", None), "_pool", None) or ()):
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
+        if worker.app.engine is not None:
+            with suppress(StoreUnavailable):
+                worker.app.engine.release_all()
+            running = []
         # Then the records, while nobody else can have the messages.
         with suppress(StoreUnavailable):
             for request in running:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from .connection import Deadline, StoreUnavailable
+from .data import Delivery, NewJob, Started, WorkerInfo
 from .feed import Feed, Subscription
 from .files import FileStore, safe_name
-from .store import NewJob, Started, Store, WorkerInfo
+from .store import Store
 
 __all__ = [
     "Deadline",
+    "Delivery",
     "Feed",
     "FileStore",
     "NewJob",

@@ -23,6 +23,14 @@ class Keys:
     ``owner:<owner>``   zset    prune, when the job is gone
     ``expiry``          zset    prune
     ``unconfirmed``     zset    confirm, start, prune
+    ``queue:<name>``    zset    fetch, finish
+    ``scheduled``       zset    fetch, finish
+    ``leases``          zset    ack, finish, fetch
+    ``queues``          set     nobody: one entry a queue
+    ``paused``          set     resume
+    ``wake:<queue>``    list    the worker that it wakes; never more than one entry
+    ``unique:<text>``   string  finish
+    ``arrivals``        string  nobody: a counter
     ``workers``         zset    prune
     ``worker:<name>``   string  its expiry
     =================== ======= ==========================================================
@@ -49,6 +57,16 @@ class Keys:
 
     def worker(self, name: str) -> str:
         return f"{self.prefix}worker:{name}"
+
+    def queue(self, name: str) -> str:
+        return f"{self.prefix}queue:{name}"
+
+    def wake(self, queue: str) -> str:
+        return f"{self.prefix}wake:{queue}"
+
+    @property
+    def paused(self) -> str:
+        return f"{self.prefix}paused"
 
     @property
     def events(self) -> str:

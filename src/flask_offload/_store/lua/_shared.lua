@@ -38,14 +38,59 @@ local function add_to_lists(owners)
   end
 end
 
+-- Line up. A job keeps its place for as long as it lives, so one that comes back from a dead
+-- worker is not at the end of the line. One marker wakes one worker, which sets it again while
+-- there is more.
+local function wake(queue)
+  local marker = prefix .. 'wake:' .. queue
+  if redis.call('LLEN', marker) == 0 then redis.call('LPUSH', marker, 1) end
+end
+
+local function line_up(queue)
+  local place = redis.call('HGET', job, 'place')
+  if not place then
+    -- Priority 0 goes first, as in Celery on Redis; then the order of arrival.
+    local priority = tonumber(redis.call('HGET', job, 'priority') or 0)
+    local arrival = redis.call('INCR', prefix .. 'arrivals')
+    place = string.format('%.0f', priority * 8796093022208 + arrival)
+    redis.call('HSET', job, 'place', place)
+  end
+  redis.call('SADD', prefix .. 'queues', queue)
+  redis.call('ZADD', prefix .. 'queue:' .. queue, place, job_id)
+  wake(queue)
+end
+
+-- Nobody holds the job any more, and what comes from who held it is refused.
+local function end_lease()
+  redis.call('ZREM', prefix .. 'leases', job_id)
+  redis.call('HINCRBY', job, 'fence', 1)
+end
+
+-- Whether the holder of a token may still act. 0 is the token of brokers that have no leases.
+local function holds(fence)
+  return fence == '0' or redis.call('HGET', job, 'fence') == fence
+end
+
+local function leave_line()
+  local queue = redis.call('HGET', job, 'queue')
+  if queue then redis.call('ZREM', prefix .. 'queue:' .. queue, job_id) end
+  redis.call('ZREM', prefix .. 'scheduled', job_id)
+end
+
 -- The end of a job: from here on nothing changes it, and its keys have a lifetime.
 local function finish_as(state)
   local keep = cjson.decode(retention)[state]
+  leave_line()
+  redis.call('ZREM', prefix .. 'leases', job_id)
   redis.call('HSET', job, 'state', state, 'finished_at', stamp(now))
   redis.call('HDEL', job, 'unconfirmed_until')
   redis.call('ZREM', prefix .. 'unconfirmed', job_id)
   redis.call('PEXPIRE', job, math.floor(keep * 1000))
   redis.call('PEXPIRE', prefix .. 'log:' .. job_id, math.floor(keep * 1000))
+  local unique = redis.call('HGET', job, 'unique')
+  if unique and redis.call('GET', prefix .. 'unique:' .. unique) == job_id then
+    redis.call('DEL', prefix .. 'unique:' .. unique)
+  end
   -- The lists to leave are kept here, because the hash is gone when prune comes.
   local owners = redis.call('HGET', job, 'owners') or '[]'
   redis.call('ZADD', prefix .. 'expiry', stamp(now + keep), job_id .. '\n' .. owners)

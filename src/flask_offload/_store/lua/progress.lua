@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
 -- What a running job has to say. KEYS: job, log.
--- ARGV: …, fields, lines to keep, then lines as "<seconds since the epoch> <text>".
--- Returns -1 if the job is over, 1 if it is to be cancelled, else 0.
+-- ARGV: …, fields, lines to keep, fence, then lines as "<seconds since the epoch> <text>".
+-- Returns -1 if the job is over or somebody else's, 1 if it is to be cancelled, else 0.
 local state = redis.call('HGET', job, 'state')
-if not state or FINAL[state] then return -1 end
+if not state or FINAL[state] or not holds(ARGV[6]) then return -1 end
 set_fields(ARGV[4])
-if #ARGV > 5 then
+if #ARGV > 6 then
   local seq = tonumber(redis.call('HGET', job, 'log_lines') or 0)
-  for i = 6, #ARGV do
+  for i = 7, #ARGV do
     seq = seq + 1
     redis.call('RPUSH', KEYS[2], seq .. ' ' .. ARGV[i])
   end

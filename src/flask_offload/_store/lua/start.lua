@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- A worker is about to run the job. KEYS: job, result.
--- ARGV: …, worker, nesting, retries, delivery limit, fields for a job that has no record.
+-- ARGV: …, worker, nesting, retries, delivery limit, fields for a job that has no record, fence,
+-- lease in seconds.
 -- Returns {verdict, …}: run; wait, seconds; cancelled; dead; or drop, why.
 local worker, nesting, retries = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local limit, fields = tonumber(ARGV[7]), ARGV[8]
+local limit, fields, fence, lease = tonumber(ARGV[7]), ARGV[8], ARGV[9], tonumber(ARGV[10])
 
 if redis.call('EXISTS', job) == 0 then
   -- Published by another Celery client, or the server lost the record and not the message.
@@ -15,6 +16,7 @@ end
 
 local state = redis.call('HGET', job, 'state')
 if FINAL[state] then return { 'drop', 'it is ' .. state } end
+if not holds(fence) then return { 'drop', 'its lease is lost' } end
 local age = compare_attempt(nesting, retries)
 if age < 0 then
   -- A message of an attempt that was given up for a newer one. It is a leftover, unless the newer
@@ -39,7 +41,10 @@ redis.call('HSET', job, 'state', 'running', 'started_at', stamp(now), 'worker', 
 redis.call('HSETNX', job, 'first_started_at', stamp(now))
 redis.call('HINCRBY', job, 'deliveries', 1)
 redis.call('HINCRBY', job, 'starts', 1)
-redis.call('HDEL', job, 'due_at', 'done', 'total', 'message')
+redis.call('HDEL', job, 'due_at', 'done', 'total', 'message', 'parked', 'parked_at')
+if fence ~= '0' and redis.call('HEXISTS', job, 'at_most_once') == 0 then
+  redis.call('ZADD', prefix .. 'leases', stamp(now + lease), job_id)
+end
 -- The result of an attempt that is over must not be read as the state of this one.
 redis.call('DEL', KEYS[2])
 event('running')

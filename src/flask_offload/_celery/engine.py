@@ -1,0 +1,255 @@
+"""What one process has to do with the line of jobs: it puts some in, and holds some.
+
+Holding is a lease on the server. A thread of its own renews it, so that a busy task cannot keep it
+from doing so, and learns of leases that were lost. It runs in the process that received the jobs:
+in a prefork pool that is not the one which runs them. In a pool of threads it shares the
+interpreter with them: native code that keeps the GIL for longer than the lease makes its job run a
+second time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import threading
+import typing as t
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from .._jobs import JobState
+from .._store import Deadline, Delivery, NewJob, Store, StoreUnavailable
+
+if t.TYPE_CHECKING:
+    from .._config import Settings
+
+__all__ = ["FENCE", "Engine", "Publishing", "publishing"]
+
+log = logging.getLogger("flask_offload")
+
+#: The header in which a delivery carries its fence to the process that runs it.
+FENCE = "offload_fence"
+#: Seconds after which a job is offered again that no worker knew.
+PARK = 1.0
+
+Message = dict[str, t.Any]
+
+
+@dataclass
+class Publishing:
+    """An enqueue on its way through Celery and kombu, down to the transport.
+
+    :param outcome: What the store said, and the id of the job there is.
+    """
+
+    job: NewJob
+    state: JobState
+    deadline: Deadline
+    outcome: tuple[str, str] = ("", "")
+
+
+#: The enqueue of this thread, so that record and message reach the server in one step.
+publishing: ContextVar[Publishing | None] = ContextVar("offload_publishing", default=None)
+
+
+class Engine:
+    """The jobs that this process holds. Thread-safe; a forked child holds nothing.
+
+    :param settings: For the lease and the limits.
+    """
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.store = store
+        self.settings = settings
+        #: Name of the worker on the records.
+        self.worker = f"consumer/{os.getpid()}"
+        #: Whether a Celery worker runs here, which outlives its connections.
+        self.in_worker = False
+        self.stopping = False
+        self.on_lost: t.Callable[[str], None] | None = None
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._held: dict[str, int] = {}
+        self._done: set[str] = set()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    # -- putting in
+
+    def enqueue(self, queue: str, message: Message) -> None:
+        """Put a message in line, with its record, in one step.
+
+        :raises StoreUnavailable: It was not accepted; if ``sent``, perhaps it was.
+        """
+        headers = message["headers"]
+        headers.pop(FENCE, None)
+        current = publishing.get()
+        if current is None or current.job.id != headers["id"]:
+            # Not by way of our app: any Celery client, with this transport.
+            job = _job_of(message)
+            state = JobState.SCHEDULED if job.delay else JobState.QUEUED
+            deadline = Deadline.after(self.settings.publish_timeout)
+            current = Publishing(job, state, deadline)
+        job = dataclasses.replace(current.job, queue=queue, payload="")
+        envelope = json.dumps(message)
+        while True:
+            try:
+                current.outcome = self.store.enqueue(
+                    job, state=current.state, envelope=envelope, deadline=current.deadline
+                )
+            except StoreUnavailable as error:
+                # A reply that was cut off is asked for again; the same id adds nothing.
+                if not error.sent or not current.deadline.left():
+                    raise
+            else:
+                return
+
+    # -- holding
+
+    def fetch(self, queues: t.Sequence[str], count: int) -> list[tuple[Message, str]]:
+        """Take up to ``count`` jobs, as messages with the name of their queue."""
+        found = self.store.fetch(self.worker, queues, count)
+        with self._lock:
+            self._held.update((delivery.job_id, delivery.fence) for delivery in found)
+        if found:
+            self._start()
+        messages = ((self._message(delivery), delivery.queue) for delivery in found)
+        return [(message, queue) for message, queue in messages if message is not None]
+
+    def _message(self, delivery: Delivery) -> Message | None:
+        try:
+            message = json.loads(delivery.envelope)
+            headers, properties = message["headers"], message["properties"]
+            headers[FENCE] = delivery.fence
+            # It is due by the server's clock. With its time, a worker would wait for its own.
+            headers["eta"] = None
+            properties["delivery_tag"] = _tag(delivery)
+            properties["delivery_info"]["redelivered"] = delivery.fence > 1
+            str(headers["task"]), str(headers["id"]), message["body"]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            self.bury(_tag(delivery), f"The message cannot be read: {error!r}")
+            return None
+        return t.cast("Message", message)
+
+    def holds(self, tag: str) -> bool:
+        """Whether a delivery tag is one of ours."""
+        return tag.partition(":")[0].isdecimal() and ":" in tag
+
+    def finished(self, tag: str) -> None:
+        """Note that the result of a job is stored: its acknowledgement needs no round trip."""
+        with self._lock:
+            self._done.add(tag)
+
+    def ack(self, tag: str) -> None:
+        """End the lease."""
+        job_id, fence = self._drop(tag)
+        with self._lock:
+            if tag in self._done:
+                self._done.remove(tag)
+                return
+        self.store.ack(job_id, fence)
+
+    def release(self, tag: str, *, forgive: bool = False) -> None:
+        """Give a job back."""
+        job_id, fence = self._drop(tag)
+        self.store.release(job_id, fence, forgive=forgive)
+
+    def release_all(self) -> None:
+        """Give back all that is held, at the end of the process."""
+        with self._lock:
+            held, self._held = self._held, {}
+        for job_id, fence in held.items():
+            self.store.release(job_id, fence, forgive=True)
+
+    def park(self, tag: str, task: str) -> bool:
+        """Leave a job to a worker that knows its task; false if it was left for too long."""
+        job_id, fence = self._drop(tag)
+        why = f"No worker knows the task {task}."
+        limit = self.settings.park_for
+        return self.store.release(job_id, fence, delay=PARK, forgive=True, why=why, limit=limit)
+
+    def bury(self, tag: str, error: str, error_type: str = "UnreadableMessage") -> None:
+        """Make a job dead that cannot be read, with all that there is of it."""
+        job_id, fence = self._drop(tag)
+        log.error("Job %s is dead: %s", job_id, error)
+        result = {"exc_type": "RuntimeError", "exc_message": [error], "exc_module": "builtins"}
+        meta: dict[str, t.Any] = {
+            "status": "FAILURE",
+            "result": result,
+            "traceback": None,
+            "children": [],
+        }
+        meta |= {"task_id": job_id, "date_done": datetime.now(UTC).isoformat()}
+        self.store.bury(job_id, fence, error, error_type, json.dumps(meta))
+
+    def _drop(self, tag: str) -> tuple[str, int]:
+        fence, _, job_id = tag.partition(":")
+        with self._lock:
+            if self._held.get(job_id) == int(fence):
+                del self._held[job_id]
+        return job_id, int(fence)
+
+    # -- staying alive
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="offload-heartbeat", daemon=True
+                )
+                self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self.settings.lease / 3):
+            try:
+                self.heartbeat()
+            except StoreUnavailable as error:
+                log.warning("The leases could not be renewed: %s", error)
+            except Exception:
+                log.exception("The leases could not be renewed.")
+
+    def heartbeat(self) -> None:
+        """Renew the leases, and stop what was lost."""
+        with self._lock:
+            held = dict(self._held)
+        for job_id in self.store.extend(held):
+            with self._lock:
+                if self._held.get(job_id) != held[job_id]:
+                    continue  # given back, or taken again, meanwhile
+                del self._held[job_id]
+            log.warning("The lease of job %s is lost; another worker runs it.", job_id)
+            if self.on_lost is not None:
+                self.on_lost(job_id)
+
+
+def _tag(delivery: Delivery) -> str:
+    return f"{delivery.fence}:{delivery.job_id}"
+
+
+def _job_of(message: Message) -> NewJob:
+    headers = message["headers"]
+    name = str(headers["task"])
+    words = name.rpartition(".")[2].replace("_", " ").strip()
+    eta = headers.get("eta")
+    delay = 0.0
+    if eta:
+        due = datetime.fromisoformat(str(eta))
+        due = due if due.tzinfo else due.replace(tzinfo=UTC)
+        delay = max(0.0, (due - datetime.now(UTC)).total_seconds())
+    return NewJob(
+        id=str(headers["id"]),
+        task=name,
+        title=words[:1].upper() + words[1:],
+        args=json.dumps([headers.get("argsrepr") or ""]),
+        retries=int(headers.get("retries") or 0),
+        nesting=int(headers.get("replaced_task_nesting") or 0),
+        priority=int(message.get("properties", {}).get("priority") or 0),
+        delay=delay,
+        root_id=headers.get("root_id") or "",
+        parent_id=headers.get("parent_id") or "",
+    )

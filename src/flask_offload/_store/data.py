@@ -1,0 +1,110 @@
+"""What the store takes and gives, besides records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+__all__ = ["Delivery", "NewJob", "Started", "WorkerInfo"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """What an enqueue writes down before anything is published.
+
+    :param args: Arguments for display, as JSON.
+    :param payload: The whole body, as JSON, for running the job again.
+    :param delay: Seconds until it is due.
+    :param priority: 0 to 9; 0 goes first, as in Celery on Redis.
+    :param unique: While a job with the same text here is not over, it takes this one's place.
+    :param retries, nesting: Celery's counts of retries and replacements: together the epoch of
+        the attempt. An older one cannot overwrite a newer one.
+    """
+
+    id: str
+    task: str
+    title: str = ""
+    queue: str = ""
+    owners: tuple[str, ...] = ()
+    args: str = "[]"
+    kwargs: str = "{}"
+    payload: str = ""
+    retries: int = 0
+    nesting: int = 0
+    max_retries: int | None = None
+    delay: float = 0
+    priority: int = 0
+    unique: str = ""
+    locale: str = ""
+    request_id: str = ""
+    root_id: str = ""
+    parent_id: str = ""
+
+    def fields(self) -> str:
+        """The fields of the hash, as JSON."""
+        optional = {
+            "payload": self.payload,
+            "unique": self.unique,
+            "locale": self.locale,
+            "request_id": self.request_id,
+            "root_id": self.root_id,
+            "parent_id": self.parent_id,
+        }
+        return json.dumps(
+            {
+                "task": self.task,
+                "title": self.title,
+                "queue": self.queue,
+                "owners": json.dumps(self.owners),
+                "args": self.args,
+                "kwargs": self.kwargs,
+                "priority": str(self.priority),
+                "max_retries": "" if self.max_retries is None else str(self.max_retries),
+                **{name: value for name, value in optional.items() if value},
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The answer to a worker that wants to start a job.
+
+    :param verdict: ``run``, ``wait`` (the enqueue is not confirmed yet), ``cancelled``, ``dead``
+        (started too often) or ``drop`` (a leftover message).
+    :param why: For ``drop``, why; for ``wait``, the seconds after which it will be settled.
+    """
+
+    verdict: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A job that a worker was handed out.
+
+    :param fence: The token that it must show to do anything with the job. Higher at each
+        delivery, so that who has lost the lease is refused.
+    :param envelope: The whole message, as JSON.
+    """
+
+    job_id: str
+    fence: int
+    queue: str
+    envelope: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker that is alive.
+
+    :param queues: Names of the queues that it listens to.
+    """
+
+    name: str
+    pid: int = 0
+    queues: tuple[str, ...] = ()
+    pool: str = ""
+    concurrency: int = 0
+    started_at: float = 0
+    host: str = ""
+    tasks: tuple[str, ...] = field(default=(), repr=False)

@@ -1,0 +1,103 @@
+"""The line of waiting jobs, and the leases of those that were handed out."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from .base import Base
+from .data import Delivery
+
+__all__ = ["Deliveries"]
+
+
+class Deliveries(Base):
+    """From in line to acknowledged."""
+
+    def fetch(self, worker: str, queues: t.Sequence[str], count: int) -> list[Delivery]:
+        """Hand out up to ``count`` jobs, each with a lease.
+
+        What is due, and what its worker no longer holds, lines up first.
+
+        :param queues: In the order in which they are looked at.
+        """
+        args = (worker, count, self._lease, json.dumps(list(queues)))
+        found = self._script("fetch", "", *args)
+        return [Delivery(job_id, int(fence), queue, raw) for job_id, fence, queue, raw in found]
+
+    def extend(self, held: t.Mapping[str, int]) -> list[str]:
+        """Say that a worker is alive.
+
+        :param held: The jobs that it holds, and their fences.
+        :return: The ids of those whose lease it has lost.
+        """
+        if not held:
+            return []
+        pairs = [item for pair in held.items() for item in pair]
+        return t.cast("list[str]", self._script("extend", "", self._lease, *pairs))
+
+    def release(
+        self,
+        job_id: str,
+        fence: int,
+        *,
+        delay: float = 0,
+        forgive: bool = False,
+        why: str = "",
+        limit: float = 0,
+    ) -> bool:
+        """Give a job back, in its old place.
+
+        :param delay: Seconds until it is handed out again.
+        :param forgive: Its start does not count against the delivery limit.
+        :param why: The reason, where it waits for something, and ``limit`` the seconds for which
+            it may.
+        :return: False if it was not the caller's to give back, or has waited for too long.
+        """
+        args = (fence, delay, int(forgive), why, limit)
+        return bool(self._script("release", job_id, *args))
+
+    def ack(self, job_id: str, fence: int) -> None:
+        """End the lease of a job that is dealt with."""
+        self._script("ack", job_id, fence)
+
+    def bury(self, job_id: str, fence: int, error: str, error_type: str, result: str) -> bool:
+        """Make a job dead that a worker cannot read, and keep all of it.
+
+        :param result: Celery's result of a failed task, encoded.
+        """
+        keys = [self.keys.result(job_id)]
+        return bool(self._script("bury", job_id, fence, error, error_type, result, keys=keys))
+
+    # -- queues
+
+    def size(self, queue: str) -> int:
+        """How many jobs wait in a queue."""
+        return int(self.call("ZCARD", self.keys.queue(queue)))
+
+    def purge(self, queue: str) -> int:
+        """Cancel all jobs that wait in a queue; how many there were."""
+        total = 0
+        while taken := int(self._script("purge", "", queue, 1000)):
+            total += taken
+        return total
+
+    def pause(self, queue: str) -> None:
+        """Hand out nothing of a queue until :meth:`resume`; what runs goes on."""
+        self.call("SADD", self.keys.paused, queue)
+
+    def resume(self, queue: str) -> None:
+        """Hand out the jobs of a queue again."""
+
+        def use(link: t.Any) -> None:
+            link.call("SREM", self.keys.paused, queue)
+            # One worker, which wakes the next while there is more.
+            link.call("LPUSH", self.keys.wake(queue), 1)
+
+        self._call(use)
+
+    def position(self, job_id: str) -> int | None:
+        """Place in line, from 1; ``None`` where the job does not wait in a queue of ours."""
+        queue = self.call("HGET", self.keys.job(job_id), "queue")
+        rank = self.call("ZRANK", self.keys.queue(queue), job_id) if queue else None
+        return None if rank is None else int(rank) + 1

@@ -1,0 +1,25 @@
+#!lua flags=allow-oom
+-- Give a job back. KEYS: job. ARGV: …, fence, seconds until it is due again,
+-- 1 if its start does not count, why it waits ('' for no reason), and for how long it may wait for
+-- that. Returns 0 if it was not this worker's to give back, or has waited for too long.
+if ARGV[4] == '0' or not holds(ARGV[4]) then return 0 end
+local since = tonumber(redis.call('HGET', job, 'parked_at') or now)
+if ARGV[7] ~= '' and now - since > tonumber(ARGV[8]) then return 0 end
+local known = redis.call('HMGET', job, 'state', 'queue')
+end_lease()
+if not known[1] or FINAL[known[1]] then return 0 end
+if known[1] == 'running' and ARGV[6] == '1' then redis.call('HINCRBY', job, 'deliveries', -1) end
+redis.call('HDEL', job, 'worker', 'done', 'total')
+local delay = tonumber(ARGV[5])
+if ARGV[7] ~= '' then
+  redis.call('HSETNX', job, 'parked_at', stamp(now))
+  redis.call('HSET', job, 'parked', ARGV[7])
+end
+redis.call('HSET', job, 'state', 'queued')
+if delay > 0 then
+  redis.call('ZADD', prefix .. 'scheduled', stamp(now + delay), job_id)
+else
+  line_up(known[2])
+end
+event('queued')
+return 1

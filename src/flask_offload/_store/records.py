@@ -1,0 +1,166 @@
+"""The transitions of a record that a worker, or whoever watches it, makes."""
+
+from __future__ import annotations
+
+import json
+import time
+import typing as t
+
+from .._jobs import JobState, Progress
+from ..exceptions import JobNotFound
+from .base import Base
+from .connection import Deadline, StoreUnavailable
+from .data import NewJob, Started
+
+__all__ = ["Records"]
+
+LINE_LIMIT = 2_000
+#: Seconds after which the server is asked for its time again.
+CLOCK_CHECK = 60.0
+
+
+class Records(Base):
+    """From accepted to over."""
+
+    def enqueue(
+        self,
+        job: NewJob,
+        *,
+        state: JobState,
+        confirm_within: float = 0,
+        envelope: str = "",
+        deadline: Deadline,
+    ) -> tuple[str, str]:
+        """Accept a job: write its record and, with ``envelope``, put it in line, in one step.
+
+        :param confirm_within: Seconds after which an enqueue without :meth:`confirm` is void;
+            for a message that another broker carries.
+        :param envelope: The whole message.
+        :return: What happened (``created``, ``again`` for a retry, ``exists`` and ``unique`` if
+            nothing was done, ``cancelled``), and the id of the job there is.
+        """
+        args = (job.fields(), job.nesting, job.retries, state.value, job.delay, confirm_within)
+        while True:
+            until = self._server_time(deadline) + deadline.left()
+            answer = self._script("enqueue", job.id, *args, envelope, until, deadline=deadline)
+            if answer[0] != "late":
+                return answer[0], answer[1] if len(answer) > 1 else job.id
+            self._clock = None  # it was set meanwhile, unless the server hung
+            if not deadline.left():
+                raise StoreUnavailable("The server of OFFLOAD_URL took too long.", sent=False)
+
+    def _server_time(self, deadline: Deadline) -> float:
+        """The time by the server's clock, which is asked for once in a while."""
+        now = time.monotonic()
+        if self._clock is None or now - self._clock[1] > CLOCK_CHECK:
+            seconds, microseconds = self.call("TIME", deadline=deadline)
+            self._clock = (int(seconds) + int(microseconds) / 1e6, time.monotonic())
+        return self._clock[0] + time.monotonic() - self._clock[1]
+
+    def confirm(self, job_id: str, deadline: Deadline) -> bool:
+        """Note that the broker has the message; false if that came too late."""
+        return bool(self._script("confirm", job_id, deadline=deadline))
+
+    def refuse(self, job_id: str, reason: str, deadline: Deadline | None = None) -> None:
+        """Take back an enqueue whose publish failed."""
+        self._script("refuse", job_id, reason, deadline=deadline)
+
+    def start(self, job: NewJob, *, worker: str, max_deliveries: int, fence: int = 0) -> Started:
+        """Ask whether a worker may run the attempt ``job``, and note that it does.
+
+        :param fence: The token of the delivery; 0 on brokers that have none.
+        """
+        answer = self._script(
+            "start",
+            job.id,
+            worker,
+            job.nesting,
+            job.retries,
+            max_deliveries,
+            job.fields(),
+            fence,
+            self._lease,
+            keys=[self.keys.result(job.id)],
+        )
+        return Started(*answer)
+
+    def finish(
+        self,
+        job_id: str,
+        state: str,
+        result: str = "",
+        fields: dict[str, str] | None = None,
+        *,
+        attempt: tuple[int, int] = (0, 0),
+        fence: int = 0,
+    ) -> int:
+        """Write result and state at once.
+
+        :param state: A :class:`JobState`, or empty for a Celery state of the user's own.
+        :param result: Celery's result, encoded; empty where none is kept.
+        :param attempt: Celery's counts of replacements and retries, as in :class:`NewJob`.
+        :param fence: The token of the delivery; 0 on brokers that have none.
+        :return: 1; 0 if the job was over, or has gone on to a newer attempt; -1 if its lease is
+            lost, so that another worker runs it or will.
+        """
+        args = (state, result, json.dumps(fields or {}), *attempt, fence)
+        return int(self._script("finish", job_id, *args, keys=[self.keys.result(job_id)]))
+
+    def requeue(
+        self, job_id: str, attempt: tuple[int, int] = (0, 0), *, forgive: bool = False
+    ) -> bool:
+        """Note that the message of a running job went back to the broker.
+
+        :param forgive: The start does not count against the delivery limit.
+        """
+        return bool(self._script("requeue", job_id, *attempt, int(forgive)))
+
+    def cancel_requested(self, job_id: str) -> bool:
+        """Whether a running job is to be stopped."""
+        return bool(self.call("HEXISTS", self.keys.job(job_id), "cancel_requested"))
+
+    def cancel(self, job_id: str, by: str, result: str) -> tuple[JobState, bool]:
+        """Cancel a job.
+
+        :param result: Celery's result of a revoked task, encoded.
+        :return: The state before, and whether the job runs and must be stopped there.
+        :raises JobNotFound: There is no such job.
+        """
+        answer = self._script("cancel", job_id, by, result, keys=[self.keys.result(job_id)])
+        if not answer:
+            raise JobNotFound(job_id)
+        return JobState(answer[0]), bool(answer[1])
+
+    def progress(
+        self,
+        job_id: str,
+        progress: Progress | None,
+        lines: t.Sequence[tuple[float, str]] = (),
+        *,
+        fence: int = 0,
+    ) -> int:
+        """Note how far a running job is, and what it wrote.
+
+        :param lines: When (seconds since the epoch) and what.
+        :return: 0; 1 if the job is to be cancelled; -1 if it is over, or its lease is lost.
+        """
+        fields: dict[str, str] = {}
+        if progress is not None:
+            total = "" if progress.total is None else repr(progress.total)
+            fields = {"done": repr(progress.done), "total": total, "message": progress.message}
+        texts = [f"{at:.3f} {text[:LINE_LIMIT]}" for at, text in lines]
+        # An empty JSON object is an empty table to the script, as it should be.
+        args = (json.dumps(fields), self._max_log_lines, fence, *texts)
+        return int(self._script("progress", job_id, *args, keys=[self.keys.log(job_id)]))
+
+    def attach(self, job_id: str, file: dict[str, t.Any]) -> None:
+        """Note a file of a job.
+
+        :raises JobNotFound: There is no such job.
+        """
+        if not self._script("attach", job_id, json.dumps(file)):
+            raise JobNotFound(job_id)
+
+    def prune(self, limit: int = 100) -> list[str]:
+        """Forget jobs whose time is over; return their ids, whose files are to be removed."""
+        return t.cast("list[str]", self._script("prune", "", limit))
