@@ -137,3 +137,6 @@ def shared() -> str:
 
 app = create_app()
 celery = app.extensions["offload"].celery
+if "SAMPLE_WITHOUT" in os.environ:
+    # A worker that was deployed before the task was written.
+    celery.tasks.unregister(f"sample.{os.environ['SAMPLE_WITHOUT']}")

@@ -68,6 +68,10 @@ class Process:
     def signal(self, number: int) -> None:
         self.popen.send_signal(number)
 
+    def signal_all(self, number: int) -> None:
+        """Send a signal to it and to what it started."""
+        os.killpg(self.pid, number)
+
     def kill(self) -> None:
         """SIGKILL it and what it started."""
         with contextlib.suppress(ProcessLookupError):

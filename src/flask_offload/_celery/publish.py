@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from celery.utils.time import maybe_make_aware
+from kombu.exceptions import OperationalError
 from kombu.utils import json as kombu_json
 from kombu.utils.uuid import uuid
 
@@ -154,10 +155,7 @@ def _existing(app: OffloadCelery, outcome: tuple[str, str]) -> t.Any:
 
 
 def _away(error: Exception) -> bool:
-    from kombu.exceptions import OperationalError
-    from redis.exceptions import RedisError
-
-    return isinstance(error, OperationalError | OSError | RedisError)
+    return isinstance(error, OperationalError | OSError)
 
 
 def _publish(
@@ -192,8 +190,6 @@ def _publish(
 
 
 def _broken(connection: t.Any, error: Exception) -> bool:
-    from kombu.exceptions import OperationalError
-
     kinds = (OperationalError, *connection.connection_errors, *connection.channel_errors)
     return isinstance(error, kinds)
 
