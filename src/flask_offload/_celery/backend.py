@@ -13,10 +13,8 @@ from .._current import running_job
 from .._jobs import JobState
 from .._store import StoreUnavailable
 from ..exceptions import ResultTooLarge, UserError
+from .plain import settings_of, store_of
 from .tracing import DeliveriesExhausted, attempt, fence
-
-if t.TYPE_CHECKING:
-    from .app import OffloadCelery
 
 __all__ = ["OffloadBackend"]
 
@@ -35,11 +33,17 @@ log = logging.getLogger("flask_offload")
 class OffloadBackend(RedisBackend):  # type: ignore[misc]
     """Chords, groups and waiting are Celery's; results are written by the store."""
 
-    app: OffloadCelery
+    store: t.Any
+    settings: t.Any
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
-        app: OffloadCelery = kwargs["app"]
-        keys = app.store.keys
+        app = kwargs["app"]
+        self.store, self.settings = getattr(app, "store", None), getattr(app, "settings", None)
+        if self.store is None:
+            # A Celery app that knows us by its settings only.
+            self.settings = settings_of(app.conf.result_backend_transport_options or {})
+            self.store = store_of(kwargs["url"], self.settings.namespace)
+        keys = self.store.keys
         self.task_keyprefix = keys.result("")
         self.group_keyprefix = f"{keys.prefix}group:"
         self.chord_keyprefix = f"{keys.prefix}chord:"
@@ -69,7 +73,7 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
             raise EncodeError(
                 f"The result is not JSON: {error}. Return plain data, or attach a file."
             ) from error
-        limit = self.app.settings.max_result
+        limit = self.settings.max_result
         if size > limit:
             too_large = ResultTooLarge(
                 f"The result has {size:,} bytes. OFFLOAD_MAX_RESULT allows {limit:,}. "
@@ -97,7 +101,7 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
     def _finish(
         self, task_id: str, state: str, result: str, fields: dict[str, str], request: t.Any
     ) -> None:
-        done = self.app.store.finish(
+        done = self.store.finish(
             task_id,
             state,
             result,
@@ -151,7 +155,7 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, t.Any]:
         # State first: a job that was over by then has its result already.
-        state = self.app.store.state(task_id)
+        state = self.store.state(task_id)
         meta: dict[str, t.Any] = super()._get_task_meta_for(task_id)
         if meta["status"] == states.PENDING and state is not None:
             meta |= {"status": state.celery, "task_id": task_id}

@@ -19,6 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from .._store import StoreUnavailable
 from . import stock
 from .engine import Engine, Message
+from .plain import engine_of
 
 __all__ = ["Channel", "QoS", "Transport"]
 
@@ -170,3 +171,11 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
     """``redis://``, ``valkey://`` and ``unix://`` of ``OFFLOAD_URL``."""
 
     Channel = Channel
+
+    def __init__(self, client: t.Any, **kwargs: t.Any) -> None:
+        options = client.transport_options
+        if options.get("engine") is None:
+            # A Celery app that knows us by its settings only.
+            engine = options["engine"] = engine_of(client)
+            options.setdefault("global_keyprefix", engine.store.keys.prefix)
+        super().__init__(client, **kwargs)

@@ -1,0 +1,98 @@
+"""The engine under a Celery app that knows nothing of Flask, by its settings alone:
+
+.. code-block:: python
+
+    app.conf.broker_url = "redis://localhost:6379/0"
+    app.conf.broker_transport = "flask_offload.transport:Transport"
+    app.conf.result_backend = "flask_offload.backend:OffloadBackend+redis://localhost:6379/0"
+
+Messages are jobs with a record, a lease and a fence, as in a Flask app. What takes a class of ours
+in the worker is not there: attempts are not counted, and tasks have no ``current_job``.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+from celery import signals
+
+from .._config import Settings
+from .._store import Store
+from .engine import Engine
+
+__all__ = ["engine_of", "store_of"]
+
+NAMESPACE = "celery"
+
+_engines: list[Engine] = []
+_worker: dict[str, bool] = {"in_worker": False, "stopping": False}
+
+
+@cache
+def _settings(namespace: str) -> Settings:
+    return Settings(directory=Path(), files_url="memory://", namespace=namespace)
+
+
+@cache
+def store_of(url: str, namespace: str = NAMESPACE) -> Store:
+    """The records on a server."""
+    return Store(_from_celery(url), _settings(namespace))
+
+
+@cache
+def _engine(url: str, namespace: str) -> Engine:
+    engine = Engine(store_of(url, namespace), _settings(namespace))
+    for name, value in _worker.items():
+        setattr(engine, name, value)
+    _engines.append(engine)
+    return engine
+
+
+def engine_of(connection: t.Any) -> Engine:
+    """The engine for a kombu connection that came with none."""
+    namespace = str(connection.transport_options.get("namespace") or NAMESPACE)
+    return _engine(_url_of(connection), namespace)
+
+
+def settings_of(options: t.Mapping[str, t.Any]) -> Settings:
+    """The limits, for a backend that came with none."""
+    return _settings(str(options.get("namespace") or NAMESPACE))
+
+
+def _url_of(connection: t.Any) -> str:
+    host = connection.hostname or "localhost"
+    if "://" in host:
+        return _from_celery(host)
+    user = quote(connection.userid or "", safe="")
+    password = quote(connection.password or "", safe="")
+    login = f"{user}:{password}@" if user or password else ""
+    scheme = "rediss" if connection.ssl else "redis"
+    path = str(connection.virtual_host or "0").strip("/") or "0"
+    return f"{scheme}://{login}{host}:{connection.port or 6379}/{path}"
+
+
+def _from_celery(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    if scheme == "socket":
+        path, _, query = rest.partition("?")
+        return f"unix:///{path.lstrip('/')}?{query.replace('virtual_host=', 'db=')}"
+    return url
+
+
+def _set(name: str) -> None:
+    _worker[name] = True
+    for engine in _engines:
+        setattr(engine, name, True)
+
+
+@signals.worker_init.connect(weak=False)
+def _started(**_: t.Any) -> None:
+    _set("in_worker")
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def _stopping(**_: t.Any) -> None:
+    _set("stopping")
