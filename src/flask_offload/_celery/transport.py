@@ -57,9 +57,9 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         is still run, and nothing is given back blindly because a connection was lost."""
         engine: Engine | None = self.channel.engine
         self._flush()
-        ours = [tag for tag in self._delivered if self._is_ours(tag)]
-        for tag in ours:
-            del self._delivered[tag]
+        delivered: dict[str, t.Any] = self._delivered or {}
+        for tag in [tag for tag in delivered if self._is_ours(tag)]:
+            del delivered[tag]
             if engine is not None and (engine.stopping or not engine.in_worker):
                 engine.release(tag, forgive=True)
         super().restore_unacked_once(stderr)
@@ -101,7 +101,7 @@ class Channel(stock.Channel):
             return message
         raise Empty
 
-    def _size(self, queue: str) -> int:
+    def _size(self, queue: str) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         size = int(super()._size(queue))
         return size + self.engine.store.size(queue) if self.engine else size
 
@@ -129,7 +129,9 @@ class Channel(stock.Channel):
             command = self.client._prefix_args(command)
         self.client.connection.send_command(*command)
 
-    def _brpop_read(self, **options: t.Any) -> bool:
+    def _brpop_read(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, **options: t.Any
+    ) -> bool:
         try:
             reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
         except self.connection_errors:
