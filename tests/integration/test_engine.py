@@ -131,18 +131,19 @@ def test_lost_lease_comes_back_in_its_old_place_and_fences_off_the_old_holder(st
     put(store, "b")
     (old,) = store.fetch("one", ["celery"], 1)
     assert store.start(first, worker="one", max_deliveries=5, fence=old.fence).verdict == "run"
-    assert store.extend({"a": old.fence}) == []
+    assert store.extend({"a": old.fence}) == ([], [])
     store.call("ZADD", f"{store.keys.prefix}leases", 1, "a")  # the lease runs out
     new, other = store.fetch("two", ["celery"], 2)
     assert (new.job_id, other.job_id) == ("a", "b")
     assert new.fence > old.fence
-    assert store.extend({"a": old.fence}) == ["a"]
+    assert store.extend({"a": old.fence}) == (["a"], [])
     assert store.finish("a", "succeeded", "{}", {}, fence=old.fence) == -1
     assert store.progress("a", None, [(1, "late")], fence=old.fence) == -1
     assert store.start(first, worker="one", max_deliveries=5, fence=old.fence).verdict == "drop"
     assert not store.release("a", old.fence)
     assert store.start(first, worker="two", max_deliveries=5, fence=new.fence).verdict == "run"
     assert store.finish("a", "succeeded", "{}", {}, fence=new.fence) == 1
+    assert store.extend({"a": new.fence}) == ([], ["a"])
     assert store.get("a").starts == 2
     assert store.start(second, worker="two", max_deliveries=5, fence=other.fence).verdict == "run"
 

@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import typing as t
+import weakref
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +34,8 @@ log = logging.getLogger("flask_offload")
 FENCE = "offload_fence"
 #: Seconds after which a job is offered again that no worker knew.
 PARK = 1.0
+#: Seconds until the leases are renewed again when the server was away.
+RETRY = 1.0
 
 Message = dict[str, t.Any]
 
@@ -70,7 +73,7 @@ class Engine:
         self.stopping = False
         self.on_lost: t.Callable[[str], None] | None = None
         self._reset()
-        os.register_at_fork(after_in_child=self._reset)
+        _instances.add(self)
 
     def _reset(self) -> None:
         self._held: dict[str, int] = {}
@@ -205,11 +208,14 @@ class Engine:
                 self._thread.start()
 
     def _run(self) -> None:
-        while not self._stop.wait(self.settings.lease / 3):
+        pause = self.settings.lease / 3
+        while not self._stop.wait(pause):
+            pause = self.settings.lease / 3
             try:
                 self.heartbeat()
             except StoreUnavailable as error:
                 log.warning("The leases could not be renewed: %s", error)
+                pause = min(pause, RETRY)
             except Exception:
                 log.exception("The leases could not be renewed.")
 
@@ -217,7 +223,14 @@ class Engine:
         """Renew the leases, and stop what was lost."""
         with self._lock:
             held = dict(self._held)
-        for job_id in self.store.extend(held):
+        lost, over = self.store.extend(held)
+        with self._lock:
+            for job_id in over:
+                # Its acknowledgement got lost with a connection; there is nothing to renew.
+                if self._held.get(job_id) == held[job_id]:
+                    del self._held[job_id]
+                self._done.discard(f"{held[job_id]}:{job_id}")
+        for job_id in lost:
             with self._lock:
                 if self._held.get(job_id) != held[job_id]:
                     continue  # given back, or taken again, meanwhile
@@ -225,6 +238,17 @@ class Engine:
             log.warning("The lease of job %s is lost; another worker runs it.", job_id)
             if self.on_lost is not None:
                 self.on_lost(job_id)
+
+
+_instances: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for engine in list(_instances):
+        engine._reset()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _tag(delivery: Delivery) -> str:

@@ -7,6 +7,7 @@ on a list with one marker a queue; whoever gets the marker fetches.
 from __future__ import annotations
 
 import typing as t
+from contextlib import suppress
 from queue import Empty
 from time import monotonic
 
@@ -14,7 +15,6 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from .._store import StoreUnavailable
 from . import stock
@@ -61,7 +61,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         for tag in [tag for tag in delivered if self._is_ours(tag)]:
             del delivered[tag]
             if engine is not None and (engine.stopping or not engine.in_worker):
-                engine.release(tag, forgive=True)
+                with suppress(StoreUnavailable):  # its lease will run out
+                    engine.release(tag, forgive=True)
         super().restore_unacked_once(stderr)
 
     def restore_visible(self, *args: t.Any, **kwargs: t.Any) -> None:
@@ -162,11 +163,7 @@ class Channel(stock.Channel):
         return True
 
     def _fetch(self, queues: list[str], count: int) -> list[tuple[Message, str]]:
-        try:
-            return self.engine.fetch(queues, count) if self.engine else []
-        except StoreUnavailable as error:
-            # Celery knows what to do about a lost connection.
-            raise RedisConnectionError(str(error)) from error
+        return self.engine.fetch(queues, count) if self.engine else []
 
 
 class Transport(kombu_redis.Transport):  # type: ignore[misc]

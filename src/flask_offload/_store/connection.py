@@ -24,8 +24,10 @@ from ..exceptions import ServerError
 __all__ = ["Connections", "Deadline", "StoreUnavailable"]
 
 
-class StoreUnavailable(ServerError):
+class StoreUnavailable(ServerError, redis.ConnectionError):
     """The server of ``OFFLOAD_URL`` could not be reached, did not answer in time, or refused.
+
+    A lost connection to kombu and Celery, which know what to do about one.
 
     :param sent: Whether a command had been sent, so that it may have taken effect.
     """
@@ -72,6 +74,18 @@ class Connections:
         self._pid = os.getpid()
         self._free: deque[t.Any] = deque()
         self._slots = threading.BoundedSemaphore(self._limit)
+
+    @property
+    def database(self) -> int:
+        """The number of the database."""
+        return int(self._settings.connection_kwargs.get("db") or 0)
+
+    @property
+    def address(self) -> tuple[t.Any, ...]:
+        """Which database of which server this is."""
+        known = self._settings.connection_kwargs
+        server = known.get("path") or (known.get("host", "localhost"), known.get("port", 6379))
+        return server, self.database
 
     @contextmanager
     def take(self, deadline: Deadline) -> t.Iterator[Link]:

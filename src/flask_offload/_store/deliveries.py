@@ -25,16 +25,17 @@ class Deliveries(Base):
         found = self._script("fetch", "", *args)
         return [Delivery(job_id, int(fence), queue, raw) for job_id, fence, queue, raw in found]
 
-    def extend(self, held: t.Mapping[str, int]) -> list[str]:
+    def extend(self, held: t.Mapping[str, int]) -> tuple[list[str], list[str]]:
         """Say that a worker is alive.
 
         :param held: The jobs that it holds, and their fences.
-        :return: The ids of those whose lease it has lost.
+        :return: The ids of those whose lease it has lost, and of those that are over.
         """
         if not held:
-            return []
+            return [], []
         pairs = [item for pair in held.items() for item in pair]
-        return t.cast("list[str]", self._script("extend", "", self._lease, *pairs))
+        lost, over = self._script("extend", "", self._lease, *pairs)
+        return lost, over
 
     def release(
         self,

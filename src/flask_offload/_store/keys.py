@@ -31,6 +31,7 @@ class Keys:
     ``wake:<queue>``    list    the worker that it wakes; never more than one entry
     ``unique:<text>``   string  finish
     ``arrivals``        string  nobody: a counter
+    ``pulse``           string  nobody: the time of the last sign of life of a worker
     ``workers``         zset    prune
     ``worker:<name>``   string  its expiry
     =================== ======= ==========================================================

@@ -22,6 +22,17 @@ local function bury(why)
   finish_as('dead')
 end
 
+-- Nobody asked for a while: this server was away, or all workers were. Those that are alive could
+-- not say so; they get the time to.
+local pulse = tonumber(redis.call('GET', prefix .. 'pulse') or now)
+redis.call('SET', prefix .. 'pulse', stamp(now))
+if now - pulse > 5 then
+  local until_then = stamp(now + lease / 3 + 2)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', until_then)) do
+    redis.call('ZADD', prefix .. 'leases', 'XX', until_then, id)
+  end
+end
+
 -- What is due lines up; what its worker no longer holds lines up again, in its old place.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'scheduled', '-inf', stamp(now), 'LIMIT', 0, 100)) do
   of(id)
