@@ -66,6 +66,10 @@ def declare(offload: Offload) -> None:
             note(ledger, "end")
         return "slept"
 
+    @offload.task(name="sample.note")
+    def write(ledger: str, word: str) -> None:
+        note(ledger, word)
+
     @offload.task(retries=2, retry_backoff=1, retry_jitter=False, sensitive=["password"])
     def log_in(user: str, password: str) -> None:
         print("trying", user, password)

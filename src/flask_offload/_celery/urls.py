@@ -7,12 +7,14 @@ from urllib.parse import parse_qsl, urlsplit
 
 from kombu.transport import TRANSPORT_ALIASES
 
-__all__ = ["backend_url", "broker_options", "is_redis"]
+__all__ = ["CLIENT_NAME", "backend_url", "broker_options", "is_redis"]
 
 #: kombu splits ``<alias>+socket:///path`` by itself, and takes no class in front of the plus.
 ENGINE, STOCK = "offload", "offload-stock"
 TRANSPORT_ALIASES[ENGINE] = "flask_offload._celery.transport:Transport"
 TRANSPORT_ALIASES[STOCK] = "flask_offload._celery.stock:Transport"
+#: The name of the connections of our workers.
+CLIENT_NAME = "flask-offload"
 BACKEND = "flask_offload._celery.backend:OffloadBackend"
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 
@@ -58,6 +60,9 @@ def broker_options(url: str, namespace: str, *, line: bool) -> dict[str, t.Any]:
                 "health_check_interval": 5,
             },
         }
+        if line:
+            # Tells our workers from those of stock Celery, in the list of clients.
+            options["broker_transport_options"]["client_name"] = CLIENT_NAME
         if urlsplit(url).scheme in {"rediss", "valkeys"}:
             query = dict(parse_qsl(urlsplit(url).query))
             tls = {key: value for key, value in query.items() if key.startswith("ssl_")}

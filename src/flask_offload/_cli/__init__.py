@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask.cli import AppGroup
 
+from .adopt import adopt
 from .dev import dev
 from .jobs import jobs
 from .worker import worker
@@ -14,3 +15,4 @@ offload_cli = AppGroup("offload", help="Run and look after background jobs.")
 offload_cli.add_command(worker)
 offload_cli.add_command(dev)
 offload_cli.add_command(jobs)
+offload_cli.add_command(adopt)

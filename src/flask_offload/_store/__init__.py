@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .adoption import Adoption, Arrival, Entry, as_bytes
 from .connection import Deadline, StoreUnavailable
 from .data import Delivery, NewJob, Started, WorkerInfo
 from .feed import Feed, Subscription
@@ -9,8 +10,11 @@ from .files import FileStore, safe_name
 from .store import Store
 
 __all__ = [
+    "Adoption",
+    "Arrival",
     "Deadline",
     "Delivery",
+    "Entry",
     "Feed",
     "FileStore",
     "NewJob",
@@ -19,5 +23,6 @@ __all__ = [
     "StoreUnavailable",
     "Subscription",
     "WorkerInfo",
+    "as_bytes",
     "safe_name",
 ]

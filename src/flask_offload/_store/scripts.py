@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import typing as t
 from functools import cache
 from importlib.resources import files
@@ -12,22 +13,37 @@ from redis.exceptions import NoScriptError
 if t.TYPE_CHECKING:
     from .connection import Link
 
-__all__ = ["run"]
+__all__ = ["command", "run"]
+
+#: A transition that begins with another one takes its file as a function.
+INCLUDE = re.compile(r"^-- include (\w+) as (\w+)$", re.MULTILINE)
 
 
 @cache
 def _load(name: str) -> tuple[str, str]:
-    folder = files("flask_offload._store") / "lua"
-    header, _, body = (folder / f"{name}.lua").read_text("utf-8").partition("\n")
+    header, _, body = _text(name).partition("\n")
+    body = INCLUDE.sub(lambda found: _function(found[1], found[2]), body)
     # The shebang must be the first line; what all scripts share comes right after it.
-    source = f"{header}\n{(folder / '_shared.lua').read_text('utf-8')}\n{body}"
+    source = f"{header}\n{_text('_shared')}\n{body}"
     return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
+def _text(name: str) -> str:
+    return (files("flask_offload._store") / "lua" / f"{name}.lua").read_text("utf-8")
+
+
+def _function(name: str, function: str) -> str:
+    return f"local function {function}()\n{_text(name).partition(chr(10))[2]}\nend"
 
 
 def run(link: Link, name: str, keys: t.Sequence[str], args: t.Sequence[t.Any]) -> t.Any:
     """Run ``lua/<name>.lua``; send its source only to a server that has not seen it."""
-    source, digest = _load(name)
     try:
-        return link.call("EVALSHA", digest, len(keys), *keys, *args)
+        return link.call(*command(name, keys, args))
     except NoScriptError:
-        return link.call("EVAL", source, len(keys), *keys, *args)
+        return link.call("EVAL", _load(name)[0], len(keys), *keys, *args)
+
+
+def command(name: str, keys: t.Sequence[str], args: t.Sequence[t.Any]) -> tuple[t.Any, ...]:
+    """The command that runs ``lua/<name>.lua`` on a server that has seen it."""
+    return ("EVALSHA", _load(name)[1], len(keys), *keys, *args)
