@@ -22,7 +22,12 @@ demo: $(VENV)/demo.stamp
 	@exec $(BIN)/python examples/tutorial/demo.py
 
 test: $(VENV)/dev.stamp
+ifeq ($(TESTS),)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadscope --ignore tests/chaos
+	$(BIN)/python -m pytest tests/chaos
+else
 	$(BIN)/python -m pytest $(TESTS)
+endif
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

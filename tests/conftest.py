@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import typing as t
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
+import rabbitmq
 import servers
 from waiting import wait_until
 
@@ -86,17 +89,25 @@ def system(make_system: t.Callable[..., System], valkey: servers.Valkey) -> Syst
     return make_system(valkey.url)
 
 
-@pytest.fixture(scope="module", params=ALL)
+@pytest.fixture(scope="module", params=[*ALL, "stock", "rabbitmq"])
 def running(
     request: pytest.FixtureRequest, valkey: servers.Valkey, tmp_path_factory: t.Any
 ) -> t.Iterator[Running]:
-    """An app and one worker that all tests of a module share, once for each pool."""
-    system = System(tmp_path_factory.mktemp("running"), valkey.url)
-    try:
-        system.worker("--pool", request.param, "--concurrency", "4", "--task-events")
+    """An app and one worker that all tests of a module share: once for each pool on our line, and
+    once on each other broker."""
+    pool = request.param if request.param in ALL else "prefork"
+    with contextlib.ExitStack() as stack:
+        env = {"VISIBILITY_TIMEOUT": ""}
+        if request.param == "stock":
+            env["OFFLOAD_BROKER_URL"] = valkey.url.replace("redis://", "redis+kombu://")
+        if request.param == "rabbitmq":
+            if not rabbitmq.installed() and "CI" not in os.environ:
+                pytest.skip(rabbitmq.HOW_TO_GET_IT)
+            env["OFFLOAD_BROKER_URL"] = stack.enter_context(rabbitmq.rabbitmq()).url
+        system = System(tmp_path_factory.mktemp("running"), valkey.url, **env)
+        stack.callback(system.close)
+        system.worker("--pool", pool, "--concurrency", "4", "--task-events")
         yield Running(system)
-    finally:
-        system.close()
 
 
 class Running:

@@ -24,7 +24,7 @@ def test_result_record_and_celery_agree(running: Running) -> None:
     assert (record.title, record.args, record.kwargs) == ("Add 1 and 2", [1], {"b": 2})
     assert (record.attempt, record.deliveries, record.starts) == (1, 1, 1)
     assert record.created_at <= record.started_at <= record.finished_at
-    assert record.queue == "celery"
+    assert record.queue == running.state.celery.conf.task_default_queue
 
 
 def test_print_is_a_log_line(running: Running) -> None:
