@@ -49,6 +49,7 @@ class Settings:
         is dead.
     :param grace: How long a stopping worker waits for what it runs.
     :param retention: How long a finished record is kept, by state.
+    :param allow_eviction: A worker starts on a server that may drop keys, too.
     :param directory: Where the embedded server and, by default, the files of jobs live.
     :param celery: Further settings for Celery, in its own lower-case names.
     """
@@ -71,6 +72,7 @@ class Settings:
     dead_retention: float = 30 * DAY
     jobs_prefix: str = "/jobs"
     files_url: str
+    allow_eviction: bool = False
     celery: t.Mapping[str, t.Any] = field(default_factory=dict)
 
     @classmethod
@@ -137,6 +139,13 @@ def _url(schemes: tuple[str, ...]) -> t.Callable[[str, t.Any], str]:
     def read(key: str, value: t.Any) -> str:
         url = _text(key, value)
         scheme = urlsplit(url).scheme
+        try:
+            urlsplit(url).port  # noqa: B018
+        except ValueError:
+            # Not the text itself: it may be part of a password.
+            raise ConfigError(
+                f"{key} has no number for a port. A password in it needs / as %2F and # as %23."
+            ) from None
         if scheme not in schemes:
             raise ConfigError(
                 f"{key} starts with {scheme or url.split('/')[0]!r}. It must be one of: "
@@ -168,6 +177,14 @@ def _count(key: str, value: t.Any) -> int:
     if count < 1 or isinstance(value, bool) or (isinstance(value, float) and value != count):
         raise ConfigError(f"{key} must be a whole number of 1 or more, not {value!r}.")
     return count
+
+
+def _flag(key: str, value: t.Any) -> bool:
+    # From the environment comes text, and bool("False") is true.
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if str(value).lower() not in known:
+        raise ConfigError(f"{key} must be True or False, not {value!r}.")
+    return known[str(value).lower()]
 
 
 def _prefix(key: str, value: t.Any) -> str:
@@ -204,4 +221,5 @@ READERS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "OFFLOAD_DEAD_RETENTION": _seconds,
     "OFFLOAD_JOBS_PREFIX": _prefix,
     "OFFLOAD_FILES_URL": _text,
+    "OFFLOAD_ALLOW_EVICTION": _flag,
 }

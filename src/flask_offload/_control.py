@@ -5,7 +5,17 @@ from __future__ import annotations
 import typing as t
 
 from ._jobs import JobRecord, JobState, LogLine
-from ._store import Feed, FileStore, Store, WorkerInfo
+from ._store import (
+    Feed,
+    FileStore,
+    Health,
+    Overview,
+    Role,
+    Store,
+    WorkerInfo,
+    examine,
+    overview,
+)
 from .exceptions import JobNotFound
 
 if t.TYPE_CHECKING:
@@ -85,6 +95,18 @@ class Control:
     def workers(self) -> t.Sequence[WorkerInfo]:
         """The workers that are alive."""
         return self.store.workers()
+
+    def health(self, role: Role = "worker") -> Health:
+        """What the server says about itself, and what to mend. Raises nothing.
+
+        :param role: Whose rights on it are looked at.
+        """
+        allow = self._celery.settings.allow_eviction
+        return examine(self.store, role=role, allow_eviction=allow)
+
+    def overview(self) -> Overview:
+        """All queues: how many jobs wait in each, and for how long."""
+        return overview(self.store, self._celery.amqp.queues)
 
     def worker_missing(self, record: JobRecord) -> str:
         """Why a job that is not over does not move, as far as workers are the reason.

@@ -17,6 +17,7 @@ from celery.worker import state as worker_state
 
 from .._current import JobLogHandler, MaskSecrets
 from .._store import StoreUnavailable, WorkerInfo
+from .startup import check_server
 from .tracing import attempt
 
 if t.TYPE_CHECKING:
@@ -70,9 +71,7 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
             engine.worker, engine.in_worker = worker.app.worker_name, True
             engine.on_lost = lambda job_id: _stop_lost(worker, job_id)
         _set_up_logging()
-        with suppress(StoreUnavailable):
-            # Starts the embedded server before the consumer looks for it.
-            worker.app.store.call("PING")
+        self._checked = check_server(worker.app)
 
     def start(self, worker: t.Any) -> None:
         self._beat(worker, self._info(worker))
@@ -95,6 +94,16 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
         while not self._stopping.wait(BEAT):
             self._beat(worker, info)
             self._tidy(worker.app)
+            self._check(worker.app)
+
+    def _check(self, app: OffloadCelery) -> None:
+        """Once a server that was away at the start is there."""
+        try:
+            self._checked = self._checked or check_server(app)
+        except SystemExit as error:
+            log.critical("%s", error)
+            self._checked = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _beat(self, worker: t.Any, info: WorkerInfo) -> None:
         try:

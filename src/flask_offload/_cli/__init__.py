@@ -6,6 +6,7 @@ from flask.cli import AppGroup
 
 from .adopt import adopt
 from .dev import dev
+from .doctor import doctor, print_acl
 from .jobs import jobs
 from .worker import worker
 
@@ -16,3 +17,5 @@ offload_cli.add_command(worker)
 offload_cli.add_command(dev)
 offload_cli.add_command(jobs)
 offload_cli.add_command(adopt)
+offload_cli.add_command(doctor)
+offload_cli.add_command(print_acl)

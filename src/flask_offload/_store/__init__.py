@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from .adoption import Adoption, Arrival, Entry, as_bytes
+from .checks import Fault, Health, examine
 from .connection import Deadline, StoreUnavailable
 from .data import Delivery, NewJob, Started, WorkerInfo
 from .feed import Feed, Subscription
 from .files import FileStore, safe_name
+from .overview import Overview, QueueInfo, overview
+from .rights import Role, acl
 from .store import Store
 
 __all__ = [
@@ -15,14 +18,22 @@ __all__ = [
     "Deadline",
     "Delivery",
     "Entry",
+    "Fault",
     "Feed",
     "FileStore",
+    "Health",
     "NewJob",
+    "Overview",
+    "QueueInfo",
+    "Role",
     "Started",
     "Store",
     "StoreUnavailable",
     "Subscription",
     "WorkerInfo",
+    "acl",
     "as_bytes",
+    "examine",
+    "overview",
     "safe_name",
 ]

@@ -122,6 +122,11 @@ def _refusal(error: redis.ResponseError) -> str:
         return "The server of OFFLOAD_URL is full. Raise its maxmemory, or let workers drain it."
     if isinstance(error, ReadOnlyError):
         return "OFFLOAD_URL names a read-only replica. Set it to the primary."
-    if isinstance(error, NoPermissionError):
-        return f"The user in OFFLOAD_URL may not do this: {text}. Extend its ACL."
+    # Of a script, which a server says in words of its own.
+    inside = "ACL failure" in text or "user executing the script can't run" in text
+    if isinstance(error, NoPermissionError) or inside:
+        return (
+            f"The user of OFFLOAD_URL may not do this: {text.partition(' script: on')[0]}. "
+            "Grant what this prints: flask offload acl web (or worker)."
+        )
     return f"The server of OFFLOAD_URL refused a command: {text}"
