@@ -45,6 +45,13 @@ class OffloadedTask(t.Protocol[P, R]):
         """
         ...
 
+    def enqueue_many(self, calls: t.Iterable[t.Sequence[t.Any]]) -> list[Job]:
+        """Enqueue the function once for each sequence of positional arguments, in few round trips.
+
+        :raises EnqueueError: Some were not accepted; the error tells how many were.
+        """
+        ...
+
     def options(
         self,
         *,

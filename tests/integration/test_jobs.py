@@ -206,3 +206,11 @@ def test_same_id_twice_is_one_job(running: Running) -> None:
     second = add.apply_async((5, 5), task_id=first.id)
     assert second.get(timeout=20) == 3
     assert second.record.starts == 1
+
+
+def test_many_at_once(running: Running) -> None:
+    jobs = running.tasks["sample.add"].enqueue_many([(n, 1) for n in range(1_200)])
+    assert [job.get(timeout=60) for job in jobs[::100]] == [n + 1 for n in range(0, 1_200, 100)]
+    assert len({job.id for job in jobs}) == 1_200
+    for job in jobs:
+        assert job.get(timeout=60)

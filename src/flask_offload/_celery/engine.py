@@ -9,6 +9,7 @@ second time.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import logging
@@ -16,12 +17,18 @@ import os
 import threading
 import typing as t
 import weakref
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from celery.utils.saferepr import saferepr
+from kombu.compression import decompress
+from kombu.serialization import loads
+
 from .._jobs import JobState
-from .._store import Deadline, Delivery, NewJob, Store, StoreUnavailable
+from .._store import Accepted, Deadline, Delivery, NewJob, Store, StoreUnavailable
+from ..exceptions import EnqueueError
 
 if t.TYPE_CHECKING:
     from .._config import Settings
@@ -34,6 +41,10 @@ log = logging.getLogger("flask_offload")
 FENCE = "offload_fence"
 #: Seconds after which a job is offered again that no worker knew.
 PARK = 1.0
+#: What a message of protocol 1 says in its body, and one of protocol 2 does too.
+_IN_BODY = frozenset("args kwargs callbacks errbacks chord".split())
+#: Most jobs of one round trip.
+CHUNK = 500
 #: Seconds until the leases are renewed again when the server was away.
 RETRY = 1.0
 
@@ -55,6 +66,10 @@ class Publishing:
 
 #: The enqueue of this thread, so that record and message reach the server in one step.
 publishing: ContextVar[Publishing | None] = ContextVar("offload_publishing", default=None)
+
+
+#: What this thread enqueues to be sent together.
+_batch: ContextVar[list[Accepted] | None] = ContextVar("offload_batch", default=None)
 
 
 class Engine:
@@ -89,6 +104,7 @@ class Engine:
 
         :raises StoreUnavailable: It was not accepted; if ``sent``, perhaps it was.
         """
+        is_task(message)
         headers = message["headers"]
         headers.pop(FENCE, None)
         current = publishing.get()
@@ -99,18 +115,42 @@ class Engine:
             deadline = Deadline.after(self.settings.publish_timeout)
             current = Publishing(job, state, deadline)
         job = dataclasses.replace(current.job, queue=queue, payload="")
-        envelope = json.dumps(message)
+        accepted = Accepted(job, current.state, json.dumps(message))
+        batch = _batch.get()
+        if batch is not None:
+            batch.append(accepted)
+        else:
+            (current.outcome,) = self._accept([accepted], current.deadline)
+
+    def _accept(self, jobs: list[Accepted], deadline: Deadline) -> list[tuple[str, str]]:
         while True:
             try:
-                current.outcome = self.store.enqueue(
-                    job, state=current.state, envelope=envelope, deadline=current.deadline
-                )
+                return self.store.enqueue_all(jobs, deadline)
             except StoreUnavailable as error:
                 # A reply that was cut off is asked for again; the same id adds nothing.
-                if not error.sent or not current.deadline.left():
+                if not error.sent or not deadline.left():
                     raise
-            else:
-                return
+
+    @contextmanager
+    def together(self) -> t.Iterator[None]:
+        """Send what is enqueued inside in few round trips, at the end.
+
+        :raises EnqueueError: Some were not accepted; the error tells how many were.
+        """
+        jobs: list[Accepted] = []
+        token = _batch.set(jobs)
+        try:
+            yield
+        finally:
+            _batch.reset(token)
+        for start in range(0, len(jobs), CHUNK):
+            deadline = Deadline.after(self.settings.publish_timeout)
+            try:
+                self._accept(jobs[start : start + CHUNK], deadline)
+            except StoreUnavailable as error:
+                raise EnqueueError(
+                    f"{start} of {len(jobs)} jobs were accepted, the others were not. {error}"
+                ) from error
 
     # -- holding
 
@@ -249,6 +289,33 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def is_task(message: Message) -> bool:
+    """Whether a message asks for a task.
+
+    One of Celery's protocol 1 names its task in the body. It gets the headers of protocol 2, which
+    is a form that every worker knows how to read.
+    """
+    headers = message.get("headers") or {}
+    if headers.get("task") and headers.get("id"):
+        return True
+    try:
+        body, properties = message["body"], message["properties"]
+        if properties.get("body_encoding") == "base64":
+            body = base64.b64decode(body)
+        if compression := headers.get("compression"):
+            body = decompress(body, compression)
+        # Not of pickle, unless the program has enabled it.
+        body = loads(body, message["content-type"], message["content-encoding"])
+        if not body["task"] or not body["id"]:
+            return False
+        known = {key: value for key, value in body.items() if key not in _IN_BODY}
+        known["argsrepr"], known["kwargsrepr"] = saferepr(body["args"]), saferepr(body["kwargs"])
+    except Exception:
+        return False  # What cannot be read names no task.
+    message["headers"] = {**known, **headers}
+    return True
 
 
 def _tag(delivery: Delivery) -> str:

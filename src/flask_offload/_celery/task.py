@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from contextlib import nullcontext
 from datetime import timedelta
 
 from celery.app.task import Task
@@ -62,6 +63,16 @@ class OffloadTask(Task):  # type: ignore[misc]
             if isinstance(error.reason, EnqueueError):
                 raise Reject(error.reason, requeue=True) from error
             raise
+
+    def enqueue_many(self, calls: t.Iterable[t.Sequence[t.Any]]) -> list[t.Any]:
+        """Enqueue the task once for each sequence of arguments, in few round trips.
+
+        :return: The jobs, in the order of ``calls``.
+        :raises EnqueueError: Some were not accepted; the error tells how many were.
+        """
+        engine = self.app.engine
+        with nullcontext() if engine is None else engine.together():
+            return [self.apply_async(tuple(args)) for args in calls]
 
     def options(
         self,

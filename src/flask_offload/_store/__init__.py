@@ -5,7 +5,7 @@ from __future__ import annotations
 from .adoption import Adoption, Arrival, Entry, as_bytes
 from .checks import Fault, Health, examine
 from .connection import Deadline, StoreUnavailable
-from .data import Delivery, NewJob, Started, WorkerInfo
+from .data import Accepted, Delivery, NewJob, Started, WorkerInfo
 from .feed import Feed, Subscription
 from .files import FileStore, safe_name
 from .overview import Overview, QueueInfo, overview
@@ -13,6 +13,7 @@ from .rights import Role, acl
 from .store import Store
 
 __all__ = [
+    "Accepted",
     "Adoption",
     "Arrival",
     "Deadline",

@@ -70,6 +70,10 @@ class Base:
             with self.connections.take(deadline) as link:
                 return use(link)
 
+    def _common(self, job_id: str) -> tuple[str, str, str]:
+        """What every script takes first."""
+        return self.keys.prefix, job_id, self._retention
+
     def _script(
         self,
         name: str,
@@ -79,7 +83,7 @@ class Base:
         deadline: Deadline | None = None,
     ) -> t.Any:
         keys = [self.keys.job(job_id), *keys]
-        args = (self.keys.prefix, job_id, self._retention, *args)
+        args = (*self._common(job_id), *args)
         return self._call(lambda link: scripts.run(link, name, keys, args), deadline)
 
     def call(self, *command: t.Any, deadline: Deadline | None = None) -> t.Any:

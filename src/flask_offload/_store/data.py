@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import typing as t
 from dataclasses import dataclass, field
 
-__all__ = ["Delivery", "NewJob", "Started", "WorkerInfo"]
+from .._jobs import JobState
+
+__all__ = ["Accepted", "Delivery", "NewJob", "Started", "WorkerInfo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,26 @@ class NewJob:
                 **{name: value for name, value in optional.items() if value},
             }
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job on its way in.
+
+    :param envelope: The whole message; empty where another broker carries it.
+    :param confirm_within: Seconds after which it is void unless it is confirmed; 0 for never.
+    """
+
+    job: NewJob
+    state: JobState
+    envelope: str = ""
+    confirm_within: float = 0
+
+    def args(self) -> tuple[t.Any, ...]:
+        """Arguments for the script."""
+        job = self.job
+        attempt = (job.nesting, job.retries, self.state.value, job.delay)
+        return (job.fields(), *attempt, self.confirm_within, self.envelope)
 
 
 @dataclass(frozen=True, slots=True)

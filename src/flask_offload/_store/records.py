@@ -8,9 +8,10 @@ import typing as t
 
 from .._jobs import JobState, Progress
 from ..exceptions import JobNotFound
+from . import scripts
 from .base import Base
 from .connection import Deadline, StoreUnavailable
-from .data import NewJob, Started
+from .data import Accepted, NewJob, Started
 
 __all__ = ["Records"]
 
@@ -39,12 +40,27 @@ class Records(Base):
         :return: What happened (``created``, ``again`` for a retry, ``exists`` and ``unique`` if
             nothing was done, ``cancelled``), and the id of the job there is.
         """
-        args = (job.fields(), job.nesting, job.retries, state.value, job.delay, confirm_within)
+        accepted = [Accepted(job, state, envelope, confirm_within)]
+        return self.enqueue_all(accepted, deadline)[0]
+
+    def enqueue_all(self, jobs: t.Sequence[Accepted], deadline: Deadline) -> list[tuple[str, str]]:
+        """Accept several jobs in one round trip; see :meth:`enqueue`.
+
+        Each is accepted by itself. After a :exc:`StoreUnavailable` that was ``sent``, the same
+        call again finds those that were, and adds the rest.
+        """
         while True:
             until = self._server_time(deadline) + deadline.left()
-            answer = self._script("enqueue", job.id, *args, envelope, until, deadline=deadline)
-            if answer[0] != "late":
-                return answer[0], answer[1] if len(answer) > 1 else job.id
+            calls = [
+                ([self.keys.job(each.job.id)], (*self._common(each.job.id), *each.args(), until))
+                for each in jobs
+            ]
+            answers = self._call(lambda link: scripts.run_all(link, "enqueue", calls), deadline)  # noqa: B023
+            if not any(answer[0] == "late" for answer in answers):
+                return [
+                    (answer[0], answer[1] if len(answer) > 1 else each.job.id)
+                    for answer, each in zip(answers, jobs, strict=True)
+                ]
             self._clock = None  # it was set meanwhile, unless the server hung
             if not deadline.left():
                 raise StoreUnavailable("The server of OFFLOAD_URL took too long.", sent=False)

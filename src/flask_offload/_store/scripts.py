@@ -8,12 +8,13 @@ import typing as t
 from functools import cache
 from importlib.resources import files
 
+import redis
 from redis.exceptions import NoScriptError
 
 if t.TYPE_CHECKING:
     from .connection import Link
 
-__all__ = ["command", "run"]
+__all__ = ["command", "run", "run_all"]
 
 #: A transition that begins with another one takes its file as a function.
 INCLUDE = re.compile(r"^-- include (\w+) as (\w+)$", re.MULTILINE)
@@ -47,3 +48,18 @@ def run(link: Link, name: str, keys: t.Sequence[str], args: t.Sequence[t.Any]) -
 def command(name: str, keys: t.Sequence[str], args: t.Sequence[t.Any]) -> tuple[t.Any, ...]:
     """The command that runs ``lua/<name>.lua`` on a server that has seen it."""
     return ("EVALSHA", _load(name)[1], len(keys), *keys, *args)
+
+
+def run_all(
+    link: Link, name: str, calls: t.Sequence[tuple[t.Sequence[str], t.Sequence[t.Any]]]
+) -> list[t.Any]:
+    """Run one script several times, with keys and arguments each, in one round trip."""
+    (keys, args), *rest = calls
+    # The first by itself, so that the server knows the script.
+    answers = [run(link, name, keys, args)]
+    if rest:
+        answers += link.pipeline([command(name, keys, args) for keys, args in rest])
+    for answer in answers:
+        if isinstance(answer, redis.ResponseError):
+            raise answer
+    return answers
