@@ -27,6 +27,7 @@ def create_app(**config: t.Any) -> Flask:
         OFFLOAD_PARK_FOR=os.environ.get("OFFLOAD_PARK_FOR"),
         OFFLOAD_GRACE=os.environ.get("OFFLOAD_GRACE"),
         OFFLOAD_MAX_DELIVERIES=os.environ.get("OFFLOAD_MAX_DELIVERIES"),
+        OFFLOAD_ALLOW_EVICTION=os.environ.get("OFFLOAD_ALLOW_EVICTION"),
         OFFLOAD_FILES_URL=os.environ.get("OFFLOAD_FILES_URL"),
     )
     if os.environ.get("VISIBILITY_TIMEOUT"):
@@ -49,6 +50,10 @@ def declare(offload: Offload) -> None:
     def add(a: int, b: int = 1) -> int:
         print("adding", a, b)
         return a + b
+
+    @offload.task
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
 
     @offload.task
     def count(steps: int, pause: float = 0.05) -> str:

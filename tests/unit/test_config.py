@@ -40,6 +40,8 @@ def test_defaults() -> None:
         ({"OFFLOAD_URL": "mysql://x"}, "OFFLOAD_URL starts with 'mysql'. It must be one of: redis"),
         ({"OFFLOAD_URL": "amqp://x"}, "OFFLOAD_URL starts with 'amqp'"),
         ({"OFFLOAD_URL": "localhost:6379"}, "OFFLOAD_URL starts with 'localhost'"),
+        ({"OFFLOAD_URL": "redis://:pa/ss@host"}, "OFFLOAD_URL has no number for a port"),
+        ({"OFFLOAD_ALLOW_EVICTION": "perhaps"}, "OFFLOAD_ALLOW_EVICTION must be True or False"),
         ({"OFFLOAD_PUBLISH_TIMEOUT": 0}, "OFFLOAD_PUBLISH_TIMEOUT must be seconds above 0"),
         ({"OFFLOAD_GRACE": "soon"}, "OFFLOAD_GRACE must be seconds above 0"),
         ({"OFFLOAD_MAX_DELIVERIES": 1.5}, "OFFLOAD_MAX_DELIVERIES must be a whole number"),
@@ -55,6 +57,13 @@ def test_defaults() -> None:
 def test_bad_settings_name_what_mends_them(config: dict[str, t.Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         settings(**config)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [(True, True), ("True", True), ("1", True), (False, False), ("no", False)]
+)
+def test_flag_may_come_from_the_environment(given: object, meant: bool) -> None:
+    assert settings(OFFLOAD_ALLOW_EVICTION=given).allow_eviction is meant
 
 
 def test_none_is_not_set() -> None:

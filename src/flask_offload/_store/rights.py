@@ -21,10 +21,10 @@ OPERATOR = ("adopt",)
 #: Besides what the scripts do. The first line is the store's; the second is of Celery's results,
 #: and of its word to a worker that it is to stop a job.
 DIRECT: dict[Role, str] = {
-    "web": """ping info time select client|setinfo client|setname eval evalsha hget hmget hexists
+    "web": """ping info time select client|setname eval evalsha hget hmget hexists
         get mget zrange zrevrange zrank zcard llen xread xrevrange
         publish subscribe unsubscribe smembers sadd""",
-    "worker": """ping info time select client|setinfo client|setname eval evalsha hget hmget hexists
+    "worker": """ping info time select client|setname eval evalsha hget hmget hexists
         get mget zrange zrevrange zrank zcard llen xread xrevrange
         publish subscribe unsubscribe psubscribe punsubscribe smembers sadd srem brpop lpush rpush
         multi exec watch unwatch script|load script|exists set del expire zadd zcount zrem
@@ -35,10 +35,13 @@ _CALL = re.compile(r"redis\.p?call\('([A-Z]+)'")
 _SAMPLES = {
     "ping": [], "info": [], "time": [], "multi": [], "exec": [], "unwatch": [],
     "unsubscribe": [], "punsubscribe": [], "select": ["{db}"],
-    "client|setinfo": ["lib-name", "x"], "client|setname": ["x"], "script|load": ["x"],
-    "script|exists": ["x"], "eval": ["x", "1", "{key}"], "evalsha": ["x", "1", "{key}"],
+    "client|setname": ["x"], "script|load": ["x"], "script|exists": ["x"],
+    "eval": ["x", "1", "{key}"], "evalsha": ["x", "1", "{key}"],
     "xread": ["COUNT", "1", "STREAMS", "{key}", "0"], "rename": ["{key}", "{key}:raw"],
     "psubscribe": ["{fanout}celery.pidbox"],
+    # All that follows is a key, or a channel.
+    "del": ["{key}"], "exists": ["{key}"], "mget": ["{key}"], "watch": ["{key}"],
+    "subscribe": ["{key}"],
 }  # fmt: skip
 
 
