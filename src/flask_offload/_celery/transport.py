@@ -18,7 +18,7 @@ from kombu.utils.json import loads
 
 from .._store import StoreUnavailable
 from . import stock
-from .engine import Engine, Message
+from .engine import Engine, Message, is_task
 from .plain import engine_of
 
 __all__ = ["Channel", "QoS", "Transport"]
@@ -89,18 +89,17 @@ class Channel(stock.Channel):
         )
 
     def _put(self, queue: str, message: Message, **kwargs: t.Any) -> None:
-        headers = message.get("headers") or {}
-        if self.engine is None or not headers.get("task") or not headers.get("id"):
-            super()._put(queue, message, **kwargs)
-        else:
+        if self.engine is not None and is_task(message):
             self.engine.enqueue(queue, message)
+        else:
+            super()._put(queue, message, **kwargs)
 
     def _get(self, queue: str) -> Message:
         if not self._has_line(queue):
             return t.cast("Message", super()._get(queue))
         for message, _ in self._fetch([queue], 1):
             return message
-        raise Empty
+        return t.cast("Message", super()._get(queue))
 
     def _size(self, queue: str) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         size = int(super()._size(queue))
@@ -121,8 +120,8 @@ class Channel(stock.Channel):
         for queue in queues:
             if self._has_line(queue):
                 keys.append(f"{WAKE}{queue}")
-            else:
-                keys.extend(self._q_for_pri(queue, priority) for priority in self.priority_steps)
+            # What is no task waits in a list, as with kombu: a reply of the RPC backend.
+            keys.extend(self._q_for_pri(queue, priority) for priority in self.priority_steps)
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
         command = ["BRPOP", *keys, timeout or self.brpop_timeout]
