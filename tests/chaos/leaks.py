@@ -8,7 +8,7 @@ import typing as t
 __all__ = ["leaks"]
 
 #: Bounded by what is kept, or by how many queues there are; pruned with the records.
-STAY = r"events|jobs|owner:.*|expiry|workers|queues|arrivals|paused|stats.*|dead|place.*"
+STAY = r"events|jobs|owner:.*|expiry|workers|queues|arrivals|pulse|paused|stats.*|dead|place.*"
 #: Must have a lifetime.
 EXPIRE = r"(job|log|result|worker|parked|delivery|file|unique|group|chord):.*"
 #: kombu's own; bindings and pidboxes of live workers.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 import typing as t
+from collections import Counter
+from contextlib import suppress
 
 import pytest
+import redis
 
 from waiting import wait_until
 
@@ -14,82 +18,133 @@ if t.TYPE_CHECKING:
 
     from conftest import Bench
 
-BYTES = [b"", b"\x00\xff\xfe", b"{", b"[]", b"null", b"{}", b'"text"', b"\xed\xa0\x80", b"9" * 400]
+KINDS = (
+    "an id without a job",
+    "an id that is no text",
+    "a spoilt message",
+    "a key of another type",
+    "a message that is spoilt in one place",
+    "scheduled, and not there",
+    "leased, and not there",
+    "a message that is no text",
+    "a message with a spot that is no text",
+)
+TEXTS = [b"", b"{", b"[]", b"null", b"{}", b'"text"', b"9" * 400, b"\x00", b"[" * 5000]
+NEARLY = (
+    b'{"body": "@", "headers": {}}',
+    b'{"body": 1, "headers": {"task": [1], "id": {}}, "properties": {"delivery_info": 0}}',
+    b'{"body": "@", "headers": {"task": "tasks_app.job", "id": "@"}, "properties": {}}',
+    b'{"headers": {"task": "tasks_app.job", "id": "@"}, "properties": {"delivery_tag": []}}',
+)
 
 
-def garbage(lab: Lab) -> bytes:
-    """Bytes that are no message, or nearly one."""
-    pick = lab.random.randrange(4)
-    if pick == 0:
-        return lab.random.choice(BYTES)
-    if pick == 1:
-        return lab.random.randbytes(lab.random.randrange(1, 200))
-    if pick == 2:
-        return b'{"body": "%s", "headers": {}}' % lab.random.randbytes(8).hex().encode()
-    return b'{"body": 1, "headers": {"task": [1], "id": {}}, "properties": {"delivery_info": 0}}'
+def garbage(lab: Lab, *, text: bool) -> bytes:
+    """What is no message, or nearly one."""
+    if not text:
+        return lab.random.randbytes(lab.random.randrange(5, 200)) + b"\xff"
+    if lab.random.random() < 0.5:
+        return lab.random.choice(TEXTS)
+    return lab.random.choice(NEARLY).replace(b"@", lab.random.randbytes(8).hex().encode())
 
 
-def spoil(lab: Lab, number: int) -> str | None:
-    """Put one unreadable thing on the server; the id of the job, if it is to have one."""
-    keys = lab.control.store.keys
-    queue, scheduled = f"{keys.prefix}queue:celery", f"{keys.prefix}scheduled"
-    name = f"fuzz-{number}"
-    kind = number % 7
+def spoil(lab: Lab, kind: int, name: str) -> str | None:
+    """Put one unreadable thing on the server; the id of the job that it is to be."""
+    prefix = lab.control.store.keys.prefix
+    queue, job = f"{prefix}queue:celery", f"{prefix}job:{name}"
     with lab.server.client() as client:
-        if kind == 0:  # An id without a job.
+        if kind == 0:
             client.zadd(queue, {name: 0})
-        elif kind == 1:  # A name that is no text.
+        elif kind == 1:
             client.zadd(queue, {lab.random.randbytes(30): 0})
             return None
-        elif kind == 2:  # A job whose message is spoilt.
-            lab.control.store.call("HSET", keys.job(name), "state", "queued", "queue", "celery")
-            client.hset(keys.job(name), "envelope", garbage(lab))
+        elif kind in (2, 7):
+            fields = {"state": "queued", "queue": "celery", "task": "tasks_app.job"}
+            client.hset(job, mapping={**fields, "envelope": garbage(lab, text=kind == 2)})
             client.zadd(queue, {name: 0})
-        elif kind == 3:  # A key of another type where the job should be.
-            client.rpush(keys.job(name), garbage(lab))
+        elif kind == 3:
+            client.rpush(job, garbage(lab, text=False))
             client.zadd(queue, {name: 0})
-        elif kind == 4:  # A real job, spoilt in one place.
-            return respoil(lab, client, name)
-        elif kind == 5:  # Due, and not there.
-            client.zadd(scheduled, {name: 0})
-        else:  # Leased by nobody, and not there.
-            client.zadd(f"{keys.prefix}leases", {name: 0})
+        elif kind in (4, 8):
+            return respoil(lab, client, name, text=kind == 4)
+        elif kind == 5:
+            client.zadd(f"{prefix}scheduled", {name: 0})
+        else:
+            client.zadd(f"{prefix}leases", {name: 0})
     return name
 
 
-def respoil(lab: Lab, client: t.Any, name: str) -> str:
+def respoil(lab: Lab, client: t.Any, name: str, *, text: bool) -> str:
     """Enqueue a job while no worker is there to take it, and break its message."""
     job = lab.app.extensions["offload"].celery.tasks["tasks_app.job"].delay(name)
     key = lab.control.store.keys.job(job.id)
     envelope = client.hget(key, "envelope").encode()
     at = lab.random.randrange(len(envelope) // 2)
-    broken = envelope[:at] + lab.random.randbytes(3) + envelope[at + lab.random.randrange(9) :]
+    spot = lab.random.randbytes(2).hex().encode() if text else b"\xff\xfe"
+    broken = envelope[:at] + spot + envelope[at + lab.random.randrange(9) :]
     client.hset(key, "envelope", broken)
     return str(job.id)
+
+
+def raw_states(lab: Lab) -> dict[str, str]:
+    """The states of all jobs as they stand on the server, also where nobody can read the rest."""
+    prefix = f"{lab.control.store.keys.prefix}job:".encode()
+    found = {}
+    with redis.Redis.from_url(lab.server.url) as client:
+        for key in client.scan_iter(match="*:job:*", count=1000):
+            if client.type(key) == b"hash":
+                state = client.hget(key, "state") or b""
+                found[key.removeprefix(prefix).decode(errors="replace")] = state.decode()
+    return found
 
 
 def test_row_15_fuzzed_entries(bench: Bench) -> None:
     if not bench.ours:
         pytest.skip("The stock transport has no such keys; one corrupt entry kills its worker.")
     lab = bench.lab()
+    kinds = [int(k) for k in os.environ.get("CHAOS_FUZZ", "0 1 2 3 4 5 6 7 8").split()]
     with bench.row(15) as result:
         count = bench.count(1_000)
-        ids = [spoil(lab, number) for number in range(count)]
+        expected = []
+        for number in range(count):
+            kind = kinds[number % len(kinds)]
+            expected.append((kind, spoil(lab, kind, f"fuzz-{number}")))
         for number in range(20):
             lab.enqueue(f"good-{number}", 0)
         workers = [lab.worker(ready=False) for _ in range(2)]
-        lab.ready(*workers)
-        bench.settle(lab, result, 60)
-        deaths = sum(not worker.alive for worker in workers)
-        states = {r.id: str(r.state) for r in lab.control.newest(limit=100_000)}
+
+        def over() -> bool:
+            lived = any(worker.alive for worker in workers)
+            return not lived or not lab.tally.lost
+
+        with suppress(AssertionError):
+            wait_until(over, 30)
+        with suppress(AssertionError):
+            wait_until(lambda: set(raw_states(lab).values()) <= {"dead", "succeeded"}, 5)
+        deaths = [w.process.text for w in workers if not w.alive]
+        states = raw_states(lab)
         dead = sum(state == "dead" for state in states.values())
-        missing = [(n, n % 7) for n, i in enumerate(ids) if i and states.get(i) != "dead"]
-        ran = sum(token.startswith("fuzz") for token in lab.tally.runs)
-        result.note(entries=count, worker_deaths=deaths, dead=dead, not_dead=len(missing), ran=ran)
-        result.promise(not deaths, "a worker died")
-        # A changed byte may leave a message that is as good as before; it may run.
-        gone = [(n, kind) for n, kind in missing if not (kind == 4 and states.get(ids[n] or ""))]
-        result.promise(not gone, f"not in the dead letters (entry, kind): {gone[:8]}")
+        missing = Counter(KINDS[kind] for kind, i in expected if i and not over_with(states.get(i)))
+        texts = sum(i is not None for _, i in expected)
+        result.note(entries=count, worker_deaths=len(deaths), dead=dead)
+        result.note(lost=len(lab.tally.lost), not_in_dead_letters=sum(missing.values()))
+        result.promise(not deaths, f"workers died: {[text[-200:] for text in deaths]}")
+        result.promise(not lab.tally.lost, f"{len(lab.tally.lost)} good jobs never ran")
+        result.promise(not missing, f"not in the dead letters: {dict(missing)}")
+        result.promise(len(states) >= count + 20, f"{count - texts} of no text: not all are there")
+        try:
+            listed = len(lab.control.newest(limit=10_000))
+        except Exception as error:
+            result.promise(False, f"the list cannot be read: {error!r}")
+            return
+        result.promise(listed >= count, f"{listed} are listed")
+        left = lab.leaks()
+        result.note(left_over=len(left))
+        result.promise(not left, f"left over {left[:5]}")
+
+
+def over_with(state: str | None) -> bool:
+    # One changed byte may leave a message that is as good as before.
+    return state in {"dead", "succeeded", "failed"}
 
 
 def test_row_16_unknown_task_during_a_rolling_deploy(bench: Bench) -> None:

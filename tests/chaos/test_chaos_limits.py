@@ -47,11 +47,15 @@ def test_row_10_sigterm_under_load(bench: Bench) -> None:
 
 
 def test_row_11_maxmemory(bench: Bench) -> None:
+    """One worker is there when the server fills up, another one starts on the full server."""
     lab = bench.lab(lease=3)
-    count = bench.count(200, 20)
+    count = bench.count(200, 10)
     with bench.row(11) as result:
+        worker = lab.worker()
+        worker.group(signal.SIGSTOP)
         for number in range(count):
             lab.enqueue(f"before-{number}", 0, "x" * 2_000)
+            lab.enqueue(f"other-{number}", 0, "x" * 2_000, queue="other")
         with lab.server.client() as client:
             client.config_set("maxmemory", client.info("memory")["used_memory"])
         for number in range(10):
@@ -60,13 +64,23 @@ def test_row_11_maxmemory(bench: Bench) -> None:
         result.note(refused_when_full=len(lab.tally.refused))
         result.promise(len(lab.tally.refused) == 10, "not all refused")
         result.promise(all("maxmemory" in why for why in reasons), f"unclear: {reasons}")
-        worker = lab.worker(concurrency=4)
-        bench.settle(lab, result, 40)
+        worker.group(signal.SIGCONT)
+        late = lab.worker("-Q", "other", ready=False)
+        lab.drain(30)
         result.promise(worker.alive, "the worker died")
+        result.promise(late.alive, "a worker cannot start on a full server")
+        lost = {
+            kind: sum(k.startswith(kind) for k in lab.tally.lost) for kind in ("before", "other")
+        }
+        result.note(not_drained_when_full=sum(lost.values()))
+        result.promise(not lost["before"], f"{lost['before']} not drained by the worker")
+        result.promise(not lost["other"], f"{lost['other']} not drained by a worker that starts")
         with lab.server.client() as client:
             client.config_set("maxmemory", 0)
+        if not late.alive:
+            lab.worker("-Q", "other")
         result.promise(lab.enqueue("after", 0) is not None, "refused after the end")
-        wait_until(lambda: "after" in lab.tally.completed, 20)
+        bench.settle(lab, result, 30)
 
 
 def test_row_17_64_mb_of_arguments(bench: Bench) -> None:
