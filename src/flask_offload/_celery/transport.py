@@ -158,8 +158,22 @@ class Channel(stock.Channel):
             raise Empty
         self._queue_cycle.rotate(messages[0][1])
         for message, queue in messages:
-            self.connection._deliver(message, queue)
+            self._hand_over(message, queue)
         return True
+
+    def _hand_over(self, message: Message, queue: str) -> None:
+        tag = message["properties"]["delivery_tag"]
+        try:
+            self.connection._deliver(message, queue)
+        except self.connection_errors:
+            raise
+        except Exception as error:
+            # One message that nobody can make sense of must not end a worker, and with it all
+            # others, in turn.
+            if self.engine is None:
+                raise
+            self.engine.bury(tag, f"The message cannot be read: {error!r}")
+            virtual.QoS.ack(self.qos, tag)
 
     def _fetch(self, queues: list[str], count: int) -> list[tuple[Message, str]]:
         return self.engine.fetch(queues, count) if self.engine else []

@@ -65,7 +65,11 @@ class Connections:
         self.url = f"{scheme}{colon}{rest}"
         # Only its settings are used: it knows how to turn a URL into a connection.
         self._settings = redis.ConnectionPool.from_url(
-            self.url, retry=Retry(NoBackoff(), 0), decode_responses=True
+            self.url,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+            # Bytes of others that are no UTF-8 come through as they are, there and back.
+            encoding_errors="surrogateescape",
         )
         self._limit = limit
         self._reset()
