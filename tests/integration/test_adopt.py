@@ -82,9 +82,11 @@ def test_queues_priorities_and_delays(
     later = note(old, ledger, "later", countdown=1)
     far = note(old, ledger, "far", countdown=3600)
     note(old, ledger, "other", queue="other")
+    old.conf.task_protocol = 1
+    note(old, ledger, "ancient")
     done = adopt(system)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "Adopted 22: 20 queued, 2 scheduled, 0 known already, 0 dead.\n"
+    assert done.stdout == "Adopted 23: 21 queued, 2 scheduled, 0 known already, 0 dead.\n"
     assert old_keys(server) == ["other"]
     assert adopt(system, "--queue", "other", "--queue", "none").stdout.startswith("Adopted 1: 1 ")
     assert adopt(system).stdout.startswith("Adopted 0:")
@@ -94,7 +96,7 @@ def test_queues_priorities_and_delays(
     assert 3500 < record.due_at - record.created_at <= 3600
     system.worker("--pool", "solo", "-Q", "celery,other")
     wait_until(lambda: control.get(later).state is JobState.SUCCEEDED, 20)
-    wait_until(lambda: len(words(ledger)) == 22, 20, message=lambda: repr(words(ledger)))
+    wait_until(lambda: len(words(ledger)) == 23, 20, message=lambda: repr(words(ledger)))
     assert set(words(ledger).values()) == {1}
     in_order = [word for word in ledger.read_text().split() if word.startswith("p")]
     assert in_order == [f"p{priority}n{number}" for priority, number in sorted(expected)]

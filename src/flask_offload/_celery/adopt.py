@@ -16,7 +16,7 @@ from kombu.transport.redis import Channel as Kombu
 from .._jobs import JobState
 from .._store import Adoption, Arrival, Entry, NewJob, as_bytes
 from ..exceptions import ConfigError, OffloadError
-from .engine import FENCE, _job_of
+from .engine import FENCE, _job_of, is_task
 from .urls import CLIENT_NAME
 
 if t.TYPE_CHECKING:
@@ -194,6 +194,8 @@ def _message(raw: str) -> t.Any:
 def _arrival(entry: Entry, message: t.Any, queue: str) -> Arrival:
     """What a message becomes: a job in line, or a dead one with the raw bytes."""
     try:
+        if not is_task(message):
+            raise ValueError("it names no task")
         headers, properties = message["headers"], message["properties"]
         headers.pop(FENCE, None)
         properties["delivery_info"].get("routing_key")

@@ -130,15 +130,10 @@ class Adoption(Base):
 
     def move(self, pairs: t.Sequence[tuple[Entry, Arrival]]) -> list[list[str]]:
         """Move entries; what became of each, as the script says."""
-        commands = [self._command(entry, arrival) for entry, arrival in pairs]
-
-        def use(link: Link) -> list[t.Any]:
-            # The first one sees to it that the server knows the script.
-            first = scripts.run(link, "adopt", *commands[0])
-            rest = [scripts.command("adopt", *command) for command in commands[1:]]
-            return [first, *_pipeline(link, rest)]
-
-        answers = self._call(use, Deadline.after(ROUND))
+        calls = [self._call_for(entry, arrival) for entry, arrival in pairs]
+        answers = self._call(
+            lambda link: scripts.run_all(link, "adopt", calls), Deadline.after(ROUND)
+        )
         if not self._same:
             self._remove(
                 [
@@ -149,14 +144,14 @@ class Adoption(Base):
             )
         return t.cast("list[list[str]]", answers)
 
-    def _command(self, entry: Entry, arrival: Arrival) -> tuple[list[str], list[t.Any]]:
+    def _call_for(self, entry: Entry, arrival: Arrival) -> tuple[list[str], list[t.Any]]:
         job = arrival.job
         keys, digest = [self.keys.job(job.id)], ""
         if self._same:
             keys += [entry.key, self.prefix + UNACKED_INDEX]
             digest = hashlib.sha1(as_bytes(entry.raw), usedforsecurity=False).hexdigest()
         return keys, [
-            self.keys.prefix, job.id, self._retention, job.fields(), job.nesting, job.retries,
+            *self._common(job.id), job.fields(), job.nesting, job.retries,
             arrival.state, job.delay, 0, as_bytes(arrival.envelope), ANY_TIME,
             as_bytes(entry.tag), digest, arrival.unreadable,
         ]  # fmt: skip
