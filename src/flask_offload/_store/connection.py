@@ -167,7 +167,7 @@ class Link:
         """Send several commands at once. An error of one command is its item of the reply."""
         connection = self._connection
         with _translated(sent=False):
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            connection.send_packed_command(_pack(connection, commands), check_health=False)
         replies: list[t.Any] = []
         with _translated(sent=True):
             for _ in commands:
@@ -179,6 +179,19 @@ class Link:
                 except redis.ResponseError as error:
                     replies.append(error)
         return replies
+
+
+def _pack(connection: t.Any, commands: t.Sequence[tuple[t.Any, ...]]) -> t.Any:
+    try:
+        return connection.pack_commands(commands)
+    except UnicodeEncodeError:
+        # Names that are no text, as they came in.
+        return connection.pack_commands(
+            [
+                [a.encode("utf-8", "surrogateescape") if isinstance(a, str) else a for a in command]
+                for command in commands
+            ]
+        )
 
 
 @contextmanager

@@ -37,8 +37,10 @@ end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'scheduled', '-inf', stamp(now), 'LIMIT', 0, 100)) do
   of(id)
   redis.call('ZREM', prefix .. 'scheduled', id)
-  local queue = redis.call('HGET', job, 'queue')
-  if queue then
+  local queue = redis.pcall('HGET', job, 'queue')
+  if type(queue) ~= 'string' then
+    bury('It was scheduled without a message.')
+  else
     redis.call('HSET', job, 'state', 'queued')
     redis.call('HDEL', job, 'due_at')
     line_up(queue)
@@ -47,9 +49,12 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'scheduled', '-inf', s
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', stamp(now), 'LIMIT', 0, 100)) do
   of(id)
-  end_lease()
-  local known = redis.call('HMGET', job, 'state', 'queue')
-  if known[1] and known[2] and not FINAL[known[1]] then
+  redis.call('ZREM', prefix .. 'leases', id)
+  local known = redis.pcall('HMGET', job, 'state', 'queue')
+  if known.err or not known[1] or not known[2] then
+    bury('It was handed out without a message.')
+  elseif not FINAL[known[1]] then
+    end_lease()
     redis.call('HSET', job, 'state', 'queued')
     redis.call('HDEL', job, 'worker', 'done', 'total')
     redis.call('HINCRBY', job, 'leases_lost', 1)
