@@ -13,7 +13,7 @@ from .._current import running_job
 from .._jobs import JobState
 from .._store import StoreUnavailable
 from ..exceptions import ResultTooLarge, UserError
-from .plain import settings_of, store_of
+from .plain import store_of
 from .tracing import DeliveriesExhausted, attempt, fence
 
 __all__ = ["OffloadBackend"]
@@ -39,10 +39,10 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         app = kwargs["app"]
         self.store, self.settings = getattr(app, "store", None), getattr(app, "settings", None)
-        if self.store is None:
-            # A Celery app that knows us by its settings only.
-            self.settings = settings_of(app.conf.result_backend_transport_options or {})
-            self.store = store_of(kwargs["url"], self.settings.namespace)
+        #: A Celery app that knows us by its settings only.
+        self._plain = self.store is None
+        if self._plain:
+            self.store, self.settings = store_of(kwargs["url"], app.conf)
         keys = self.store.keys
         self.task_keyprefix = keys.result("")
         self.group_keyprefix = f"{keys.prefix}group:"
@@ -154,6 +154,9 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
             self._finish_without_result(task_id, JobState.CANCELLED, {}, request)
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, t.Any]:
+        if self._plain:
+            # PENDING for what has no result, as Celery's users expect.
+            return t.cast("dict[str, t.Any]", super()._get_task_meta_for(task_id))
         # State first: a job that was over by then has its result already.
         state = self.store.state(task_id)
         meta: dict[str, t.Any] = super()._get_task_meta_for(task_id)

@@ -90,6 +90,10 @@ class Engine:
         self._reset()
         _instances.add(self)
 
+    def __json__(self) -> str:
+        """For the answer to ``inspect stats``, which shows the options of the transport."""
+        return self.worker
+
     def _reset(self) -> None:
         self._held: dict[str, int] = {}
         self._done: set[str] = set()
@@ -112,6 +116,8 @@ class Engine:
             # Not by way of our app: any Celery client, with this transport.
             job = _job_of(message)
             state = JobState.SCHEDULED if job.delay else JobState.QUEUED
+            if job.retries:
+                state = JobState.RETRYING
             deadline = Deadline.after(self.settings.publish_timeout)
             current = Publishing(job, state, deadline)
         job = dataclasses.replace(current.job, queue=queue, payload="")

@@ -7,12 +7,16 @@
     app.conf.result_backend = "flask_offload.backend:OffloadBackend+redis://localhost:6379/0"
 
 Messages are jobs with a record, a lease and a fence, as in a Flask app. What takes a class of ours
-in the worker is not there: attempts are not counted, and tasks have no ``current_job``.
+in the worker is not there: attempts are not counted, and tasks have no ``current_job``. What the
+backend tells is what Celery's would: records last as long as results do, by ``result_expires`` and
+``result_failure_expires``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
@@ -26,25 +30,31 @@ from .engine import Engine
 __all__ = ["engine_of", "store_of"]
 
 NAMESPACE = "celery"
+#: Celery keeps results for ever that have no limit.
+FOREVER = 100 * 365 * 86_400.0
 
 _engines: list[Engine] = []
 _worker: dict[str, bool] = {"in_worker": False, "stopping": False}
 
 
 @cache
-def _settings(namespace: str) -> Settings:
-    return Settings(directory=Path(), files_url="memory://", namespace=namespace)
+def _settings(namespace: str, keep: tuple[float, float] | None = None) -> Settings:
+    settings = Settings(directory=Path(), files_url="memory://", namespace=namespace)
+    if keep is None:
+        return settings
+    succeeded, failed = keep
+    retention = {"succeeded": succeeded, "failed": failed, "cancelled": succeeded}
+    return dataclasses.replace(settings, retention=retention)
 
 
 @cache
-def store_of(url: str, namespace: str = NAMESPACE) -> Store:
-    """The records on a server."""
-    return Store(_from_celery(url), _settings(namespace))
+def _store(url: str, namespace: str, keep: tuple[float, float] | None = None) -> Store:
+    return Store(_from_celery(url), _settings(namespace, keep))
 
 
 @cache
 def _engine(url: str, namespace: str) -> Engine:
-    engine = Engine(store_of(url, namespace), _settings(namespace))
+    engine = Engine(_store(url, namespace), _settings(namespace))
     for name, value in _worker.items():
         setattr(engine, name, value)
     _engines.append(engine)
@@ -57,9 +67,18 @@ def engine_of(connection: t.Any) -> Engine:
     return _engine(_url_of(connection), namespace)
 
 
-def settings_of(options: t.Mapping[str, t.Any]) -> Settings:
-    """The limits, for a backend that came with none."""
-    return _settings(str(options.get("namespace") or NAMESPACE))
+def store_of(url: str, conf: t.Any) -> tuple[Store, Settings]:
+    """The records and the limits, for a backend that came with none."""
+    options = conf.result_backend_transport_options or {}
+    namespace = str(options.get("namespace") or NAMESPACE)
+    succeeded, failed = conf.result_expires, conf.result_failure_expires
+    keep = _seconds(succeeded), _seconds(succeeded if failed is None else failed)
+    return _store(url, namespace, keep), _settings(namespace, keep)
+
+
+def _seconds(expires: timedelta | float | None) -> float:
+    seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
+    return float(seconds or FOREVER)
 
 
 def _url_of(connection: t.Any) -> str:
