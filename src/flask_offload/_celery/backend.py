@@ -8,6 +8,7 @@ import typing as t
 from celery import states
 from celery.backends.redis import RedisBackend
 from kombu.exceptions import EncodeError
+from kombu.utils.encoding import str_to_bytes
 
 from .._current import running_job
 from .._jobs import JobState
@@ -68,7 +69,8 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
     def _check_size(self, result: t.Any) -> None:
         # EncodeError is what Celery's tracer turns into a failed task.
         try:
-            size = len(self.encode(result).encode())
+            # A result that stands for others is kept as their ids. Compressed it is bytes.
+            size = len(str_to_bytes(self.encode(self.prepare_value(result))))
         except (TypeError, ValueError, EncodeError) as error:
             raise EncodeError(
                 f"The result is not JSON: {error}. Return plain data, or attach a file."
