@@ -19,7 +19,7 @@ __all__ = ["Fault", "Ledger", "Run", "Tally", "percentile"]
 
 #: A job whose last line was written this long before a fault may not have been acknowledged yet:
 #: it was still in flight.
-SETTLE = 0.5
+SETTLE = 0.2
 
 
 class Ledger:
