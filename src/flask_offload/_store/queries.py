@@ -111,8 +111,10 @@ class Queries(Base):
             return t.cast("dict[str, t.Any]", json.loads(payload))
         if not envelope:
             return {}
-        message = json.loads(envelope)
-        args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
+        try:
+            args, kwargs, _ = json.loads(base64.b64decode(json.loads(envelope)["body"]))
+        except (ValueError, KeyError, TypeError):
+            return {}  # of another client, compressed or in a format of its own
         return {"args": args, "kwargs": kwargs, "options": {}}
 
     def state(self, job_id: str) -> JobState | None:
