@@ -6,6 +6,7 @@ on a list with one marker a queue; whoever gets the marker fetches.
 
 from __future__ import annotations
 
+import logging
 import typing as t
 from contextlib import suppress
 from queue import Empty
@@ -15,6 +16,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+from redis.exceptions import OutOfMemoryError
 
 from .._store import StoreUnavailable
 from . import stock
@@ -22,6 +24,8 @@ from .engine import Engine, Message, is_task
 from .plain import engine_of
 
 __all__ = ["Channel", "QoS", "Transport"]
+
+log = logging.getLogger("flask_offload")
 
 WAKE = "wake:"
 #: Most messages at once for a consumer that sets no limit.
@@ -93,6 +97,14 @@ class Channel(stock.Channel):
             self.engine.enqueue(queue, message)
         else:
             super()._put(queue, message, **kwargs)
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)
+        except OutOfMemoryError:
+            # A worker that starts on a full server must be able to: it is what drains it. The
+            # tables that kombu would write are those of the workers before it.
+            log.warning("The server is full; the binding of %s is taken as it was.", queue)
 
     def _get(self, queue: str) -> Message:
         if not self._has_line(queue):
