@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 import producer
+import redis
 from flask import Flask
 from leaks import leaks
 from ledger import Ledger, Tally
@@ -189,7 +190,10 @@ class Lab:
     def leaks(self) -> list[str]:
         """What is on the server after a drain and should not be."""
         found = [f"{r.state} {r.id}" for r in self.unfinished()]
-        with self.server.client() as client:
+        # A name that is no text is told, too.
+        with redis.Redis.from_url(
+            self.server.url, decode_responses=True, encoding_errors="backslashreplace"
+        ) as client:
             return found + leaks(client, self.control.store.keys.prefix)
 
     def states(self) -> dict[str, JobState]:

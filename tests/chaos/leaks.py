@@ -27,12 +27,12 @@ def leaks(client: t.Any, prefix: str) -> list[str]:
         name = str(key).removeprefix(prefix)
         if not str(key).startswith(prefix):
             found.append(f"outside of the namespace: {key}")
-        elif re.fullmatch(f"{STAY}|{KOMBU}", name):
+        elif re.fullmatch(f"{STAY}|{KOMBU}", name, re.DOTALL):
             continue
-        elif re.fullmatch(MARKER, name):
+        elif re.fullmatch(MARKER, name, re.DOTALL):
             if client.type(key) == "list" and client.llen(key) > 1:
                 found.append(f"markers pile up: {key}")
-        elif re.fullmatch(EXPIRE, name):
+        elif re.fullmatch(EXPIRE, name, re.DOTALL):
             if client.ttl(key) == -1:
                 found.append(f"without a lifetime: {key}")
         else:
