@@ -33,12 +33,14 @@ from ..exceptions import EnqueueError
 if t.TYPE_CHECKING:
     from .._config import Settings
 
-__all__ = ["FENCE", "Engine", "Publishing", "publishing"]
+__all__ = ["ETA", "FENCE", "Engine", "Publishing", "publishing"]
 
 log = logging.getLogger("flask_offload")
 
 #: The header in which a delivery carries its fence to the process that runs it.
 FENCE = "offload_fence"
+#: The header that tells the task when it was due; see plain.py.
+ETA = "offload_eta"
 #: Seconds after which a job is offered again that no worker knew.
 PARK = 1.0
 #: What a message of protocol 1 says in its body, and one of protocol 2 does too.
@@ -111,6 +113,7 @@ class Engine:
         is_task(message)
         headers = message["headers"]
         headers.pop(FENCE, None)
+        headers.pop(ETA, None)
         current = publishing.get()
         if current is None or current.job.id != headers["id"]:
             # Not by way of our app: any Celery client, with this transport.
@@ -176,6 +179,8 @@ class Engine:
             headers, properties = message["headers"], message["properties"]
             headers[FENCE] = delivery.fence
             # It is due by the server's clock. With its time, a worker would wait for its own.
+            if headers.get("eta"):
+                headers[ETA] = headers["eta"]
             headers["eta"] = None
             properties["delivery_tag"] = _tag(delivery)
             properties["delivery_info"]["redelivered"] = delivery.fence > 1

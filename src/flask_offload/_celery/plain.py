@@ -25,7 +25,7 @@ from celery import signals
 
 from .._config import Settings
 from .._store import Store
-from .engine import Engine
+from .engine import ETA, Engine
 
 __all__ = ["engine_of", "store_of"]
 
@@ -105,6 +105,13 @@ def _set(name: str) -> None:
     _worker[name] = True
     for engine in _engines:
         setattr(engine, name, True)
+
+
+@signals.task_prerun.connect(weak=False)
+def _tell_eta(task: t.Any, **_: t.Any) -> None:
+    # The worker must not see it: it would wait for it, by its own clock.
+    if task.request.eta is None:
+        task.request.eta = task.request.get(ETA)
 
 
 @signals.worker_init.connect(weak=False)
