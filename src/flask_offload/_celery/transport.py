@@ -117,6 +117,11 @@ class Channel(stock.Channel):
         size = int(super()._size(queue))
         return size + self.engine.store.size(queue) if self.engine else size
 
+    def _has_queue(self, queue: str, **kwargs: t.Any) -> bool:
+        # A passive declaration asks, for the length of a queue.
+        there = bool(super()._has_queue(queue, **kwargs))
+        return there or (self.engine is not None and self.engine.store.size(queue) > 0)
+
     def _purge(self, queue: str) -> int:
         purged = int(super()._purge(queue))
         return purged + self.engine.store.purge(queue) if self.engine else purged
