@@ -92,6 +92,14 @@ class Control:
             raise JobNotFound(job_id)
         return self._celery.enqueue_again(record, payload)
 
+    def pause(self, queue: str) -> None:
+        """Hand out no more jobs of a queue until :meth:`resume`; what runs goes on."""
+        self.store.pause(queue)
+
+    def resume(self, queue: str) -> None:
+        """Hand out the jobs of a queue again."""
+        self.store.resume(queue)
+
     def workers(self) -> t.Sequence[WorkerInfo]:
         """The workers that are alive."""
         return self.store.workers()

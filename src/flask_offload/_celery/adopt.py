@@ -16,7 +16,7 @@ from kombu.transport.redis import Channel as Kombu
 from .._jobs import JobState
 from .._store import Adoption, Arrival, Entry, NewJob, as_bytes
 from ..exceptions import ConfigError, OffloadError
-from .engine import FENCE, _job_of, is_task
+from .message import FENCE, is_task, job_of
 from .urls import CLIENT_NAME
 
 if t.TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _arrival(entry: Entry, message: t.Any, queue: str) -> Arrival:
         properties["delivery_info"].get("routing_key")
         if not isinstance(headers["task"], str) or not isinstance(headers["id"], str):
             raise TypeError("task and id must be texts")
-        job = _job_of(message)
+        job = job_of(message)
         body, envelope = message["body"], json.dumps(message)
         if not isinstance(body, str):
             raise TypeError("the body must be a text")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import typing as t
 
 from celery import states
@@ -119,6 +120,27 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         return isinstance(exc, StoreUnavailable) or bool(super().exception_safe_to_retry(exc))
 
+    def on_chord_part_return(
+        self, request: t.Any, state: str, result: t.Any, propagate: t.Any = None, **kwargs: t.Any
+    ) -> None:
+        super().on_chord_part_return(request, state, result, propagate, **kwargs)
+        if not request.group or not _redelivered(request):
+            return
+        # The worker before may have died after it had claimed the callback and before that was
+        # out. Who runs the part again must not finish it while the claim of the dead one stands,
+        # because nobody would look again.
+        claim_key = self.get_key_for_group(request.group, ".c")
+        size_key = self.get_key_for_group(request.group, ".s")
+        while True:
+            with self.client.pipeline() as pipe:
+                claim, waits = pipe.get(claim_key).exists(size_key).execute()
+            if not waits or claim in (b"done", "done"):
+                return
+            if claim is None:
+                super().on_chord_part_return(request, state, result, propagate, **kwargs)
+                return
+            time.sleep(0.2)
+
     # -- tasks that keep no result have a record all the same
 
     def mark_as_done(
@@ -165,6 +187,10 @@ class OffloadBackend(RedisBackend):  # type: ignore[misc]
         if meta["status"] == states.PENDING and state is not None:
             meta |= {"status": state.celery, "task_id": task_id}
         return meta
+
+
+def _redelivered(request: t.Any) -> bool:
+    return fence(request) > 1 or bool((request.delivery_info or {}).get("redelivered"))
 
 
 def _outcome(result: t.Any) -> tuple[str, dict[str, str]]:

@@ -9,7 +9,6 @@ second time.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import logging
@@ -22,35 +21,25 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from celery.utils.saferepr import saferepr
-from kombu.compression import decompress
-from kombu.serialization import loads
-
 from .._jobs import JobState
 from .._store import Accepted, Deadline, Delivery, NewJob, Store, StoreUnavailable
 from ..exceptions import EnqueueError
+from .message import ETA, FENCE, Message, delivered, is_task, job_of
+from .message import tag as tag_of
 
 if t.TYPE_CHECKING:
     from .._config import Settings
 
-__all__ = ["ETA", "FENCE", "Engine", "Publishing", "publishing"]
+__all__ = ["Engine", "Publishing", "publishing"]
 
 log = logging.getLogger("flask_offload")
 
-#: The header in which a delivery carries its fence to the process that runs it.
-FENCE = "offload_fence"
-#: The header that tells the task when it was due; see plain.py.
-ETA = "offload_eta"
 #: Seconds after which a job is offered again that no worker knew.
 PARK = 1.0
-#: What a message of protocol 1 says in its body, and one of protocol 2 does too.
-_IN_BODY = frozenset("args kwargs callbacks errbacks chord".split())
 #: Most jobs of one round trip.
 CHUNK = 500
 #: Seconds until the leases are renewed again when the server was away.
 RETRY = 1.0
-
-Message = dict[str, t.Any]
 
 
 @dataclass
@@ -117,7 +106,7 @@ class Engine:
         current = publishing.get()
         if current is None or current.job.id != headers["id"]:
             # Not by way of our app: any Celery client, with this transport.
-            job = _job_of(message)
+            job = job_of(message)
             state = JobState.SCHEDULED if job.delay else JobState.QUEUED
             if job.retries:
                 state = JobState.RETRYING
@@ -175,20 +164,10 @@ class Engine:
 
     def _message(self, delivery: Delivery) -> Message | None:
         try:
-            message = json.loads(delivery.envelope)
-            headers, properties = message["headers"], message["properties"]
-            headers[FENCE] = delivery.fence
-            # It is due by the server's clock. With its time, a worker would wait for its own.
-            if headers.get("eta"):
-                headers[ETA] = headers["eta"]
-            headers["eta"] = None
-            properties["delivery_tag"] = _tag(delivery)
-            properties["delivery_info"]["redelivered"] = delivery.fence > 1
-            str(headers["task"]), str(headers["id"]), message["body"]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            self.bury(_tag(delivery), f"The message cannot be read: {error!r}")
+            return delivered(delivery)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            self.bury(tag_of(delivery), f"The message cannot be read: {error!r}")
             return None
-        return t.cast("Message", message)
 
     def holds(self, tag: str) -> bool:
         """Whether a delivery tag is one of ours."""
@@ -300,58 +279,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def is_task(message: Message) -> bool:
-    """Whether a message asks for a task.
-
-    One of Celery's protocol 1 names its task in the body. It gets the headers of protocol 2, which
-    is a form that every worker knows how to read.
-    """
-    headers = message.get("headers") or {}
-    if headers.get("task") and headers.get("id"):
-        return True
-    try:
-        body, properties = message["body"], message["properties"]
-        if properties.get("body_encoding") == "base64":
-            body = base64.b64decode(body)
-        if compression := headers.get("compression"):
-            body = decompress(body, compression)
-        # Not of pickle, unless the program has enabled it.
-        body = loads(body, message["content-type"], message["content-encoding"])
-        if not body["task"] or not body["id"]:
-            return False
-        known = {key: value for key, value in body.items() if key not in _IN_BODY}
-        known["argsrepr"], known["kwargsrepr"] = saferepr(body["args"]), saferepr(body["kwargs"])
-    except Exception:
-        return False  # What cannot be read names no task.
-    message["headers"] = {**known, **headers}
-    return True
-
-
-def _tag(delivery: Delivery) -> str:
-    return f"{delivery.fence}:{delivery.job_id}"
-
-
-def _job_of(message: Message) -> NewJob:
-    headers = message["headers"]
-    name = str(headers["task"])
-    words = name.rpartition(".")[2].replace("_", " ").strip()
-    eta = headers.get("eta")
-    delay = 0.0
-    if eta:
-        due = datetime.fromisoformat(str(eta))
-        due = due if due.tzinfo else due.replace(tzinfo=UTC)
-        delay = max(0.0, (due - datetime.now(UTC)).total_seconds())
-    return NewJob(
-        id=str(headers["id"]),
-        task=name,
-        title=words[:1].upper() + words[1:],
-        args=json.dumps([headers.get("argsrepr") or ""]),
-        retries=int(headers.get("retries") or 0),
-        nesting=int(headers.get("replaced_task_nesting") or 0),
-        priority=int(message.get("properties", {}).get("priority") or 0),
-        delay=delay,
-        root_id=headers.get("root_id") or "",
-        parent_id=headers.get("parent_id") or "",
-    )

@@ -25,7 +25,8 @@ from celery import signals
 
 from .._config import Settings
 from .._store import Store
-from .engine import ETA, Engine
+from .engine import Engine
+from .message import ETA
 
 __all__ = ["engine_of", "store_of"]
 

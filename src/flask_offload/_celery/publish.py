@@ -24,7 +24,8 @@ from .._jobs import JobState
 from .._store import Deadline, NewJob, StoreUnavailable
 from ..exceptions import EnqueueError, JobCancelled, NotSerializable, PayloadTooLarge
 from . import describe
-from .engine import FENCE, Publishing, publishing
+from .engine import Publishing, publishing
+from .message import FENCE
 from .producer import LineProducer
 
 if t.TYPE_CHECKING:

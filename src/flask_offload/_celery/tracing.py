@@ -19,7 +19,7 @@ from .._jobs import JobState
 from .._store import NewJob, StoreUnavailable
 from ..exceptions import JobCancelled
 from . import describe
-from .engine import FENCE
+from .message import FENCE
 
 if t.TYPE_CHECKING:
     from .app import OffloadCelery

@@ -20,7 +20,8 @@ from redis.exceptions import OutOfMemoryError
 
 from .._store import StoreUnavailable
 from . import stock
-from .engine import Engine, Message, is_task
+from .engine import Engine
+from .message import Message, is_task
 from .plain import engine_of
 
 __all__ = ["Channel", "QoS", "Transport"]

@@ -73,6 +73,12 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
         _set_up_logging()
         self._checked = check_server(worker.app)
 
+    def register_with_event_loop(self, worker: t.Any, hub: t.Any) -> None:
+        # Celery looks for dead children every five seconds, and twice before it believes them.
+        maintain = getattr(getattr(worker.pool, "_pool", None), "maintain_pool", None)
+        if maintain is not None:
+            hub.call_repeatedly(1.0, maintain)
+
     def start(self, worker: t.Any) -> None:
         self._beat(worker, self._info(worker))
         self._thread = threading.Thread(
