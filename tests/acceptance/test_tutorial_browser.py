@@ -18,8 +18,6 @@ from waiting import wait_until
 
 pytest_plugins = ["web_fixtures"]
 
-VISIBILITY = 4
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -82,13 +80,11 @@ def test_stop_button_stops_the_job(page: Page, address: str) -> None:
 
 
 def test_worker_killed_in_the_middle(page: Page, tmp_path: Path) -> None:
-    """The page says that the worker stopped answering; on a stock transport the job runs again
-    after the visibility timeout, which is set low here."""
+    """The page says that the worker stopped answering; the job runs again after the lease."""
     folder = copy_to(tmp_path)
     app = folder / "app.py"
-    celery = {"broker_transport_options": {"visibility_timeout": VISIBILITY}}
     here = "Bootstrap5(app)\n"
-    app.write_text(app.read_text().replace(here, f'app.config["CELERY"] = {celery}\n{here}', 1))
+    app.write_text(app.read_text().replace(here, f'app.config["OFFLOAD_LEASE"] = 4\n{here}', 1))
     with contextlib.ExitStack() as stack:
         env = {"DEMO_SECONDS": "5"}
         address = stack.enter_context(web(folder, **env))
