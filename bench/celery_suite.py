@@ -4,13 +4,13 @@
 
 Takes the suite from Celery's source distribution on PyPI, installs it with its requirements into an
 environment of its own, and runs it twice at the same time, each side on a Valkey of its own: on
-Celery's transport and result backend for Redis, and on ours. The tests are not touched. On our side
-a plugin makes every ``redis://`` of the suite ours, also those of the apps that tests make for
-themselves, because many tests ask whether the URL of the backend begins with ``redis``.
+Celery's transport and result backend for Redis, and on ours. The tests are not touched. Many ask
+whether the URL of the backend begins with ``redis``, and some make apps and workers of their own,
+so on our side a ``sitecustomize.py`` makes every ``redis://`` of the suite ours.
 
-What fails on one side only is run a second time on both, and counts as passed where it passes then.
-Celery's mark for flaky tests would run each five times more, with 300 seconds each; here it is once
-more, with ``--timeout`` seconds.
+What ends differently is run a second time where it failed, and counts as passed if it passes then.
+Celery's mark for flaky tests would run each five times more; here it is once. Both sides together
+take some twenty minutes, most of which the suite sleeps.
 """
 
 from __future__ import annotations
@@ -39,15 +39,20 @@ TRANSPORT = "flask_offload.transport:Transport"
 BACKEND = "flask_offload.backend:OffloadBackend"
 OUTCOMES = ("passed", "failed", "skipped")
 
-PLUGIN = f"""
+# Every program of the suite imports it when it starts, the workers in processes of their own too.
+ALIASES = f"""
 import os
-import pytest
 
 if os.environ["SUITE_SIDE"] == "ours":
     from celery.app.backends import BACKEND_ALIASES
     from kombu.transport import TRANSPORT_ALIASES
     BACKEND_ALIASES["redis"] = {BACKEND!r}
     TRANSPORT_ALIASES["redis"] = {TRANSPORT!r}
+"""
+
+PLUGIN = """
+import os
+import pytest
 
 
 def pytest_collection_modifyitems(items):
@@ -76,7 +81,8 @@ def prepare(folder: Path) -> Path:
     # Away from the source of Celery, so that the installed one is tested.
     shutil.copytree(source / "t", folder / "suite" / "t")
     shutil.copy(source / "pyproject.toml", folder / "suite")
-    (folder / "suite" / "offload_plugin.py").write_text(PLUGIN)
+    (folder / "suite" / "sitecustomize.py").write_text(ALIASES)
+    (folder / "suite" / "suite_plugin.py").write_text(PLUGIN)
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     install = [python, "-m", "pip", "install", "--quiet", f"celery[redis]=={CELERY}"]
     for name in ("test.txt", "test-integration.txt"):
@@ -102,8 +108,8 @@ class Side:
             port = int(probe.getsockname()[1])
         (self._folder / "server").mkdir()
         self._server = subprocess.Popen(
-            [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1"]
-            + ["--dir", str(self._folder / "server"), "--save", ""],
+            [*f"{get_binary_path()} --port {port} --bind 127.0.0.1 --save".split(), ""],
+            cwd=self._folder / "server",
             stdout=subprocess.DEVNULL,
         )
         url = f"redis://127.0.0.1:{port}/0"
@@ -124,18 +130,10 @@ class Side:
         report.unlink(missing_ok=True)
         started = time.monotonic()
         with (self._folder / "output.log").open("a") as log:
+            options = "-p suite_plugin -p no:cacheprovider -o junit_family=xunit1 -rfE --tb=short"
             process = subprocess.Popen(
-                [
-                    str(self._python),
-                    "-m",
-                    "pytest",
-                    "-p",
-                    "offload_plugin",
-                    "-p",
-                    "no:cacheprovider",
-                ]
-                + [f"--junitxml={report}", "-rfE", "--tb=short", "-o", "junit_family=xunit1"]
-                + ["--durations=10", *(f"t/integration/{test}" for test in tests)],
+                [str(self._python), "-m", "pytest", *options.split(), f"--junitxml={report}"]
+                + [f"t/integration/{test}" for test in tests],
                 cwd=self._folder,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
@@ -143,7 +141,7 @@ class Side:
                 stderr=subprocess.STDOUT,
             )
             try:
-                process.wait(1800)
+                process.wait(3600)
             except subprocess.TimeoutExpired:
                 process.kill()
         found = read(report) if report.exists() else {}
@@ -156,6 +154,9 @@ class Side:
         if not report.exists():
             print(f"{self.name:5} no report: see {self._folder / 'output.log'}", flush=True)
 
+    def outcome(self, test: str) -> str:
+        return self.results.get(test.partition("::")[0], {}).get(test, "absent")
+
     def stop(self) -> None:
         self._server.kill()
         self._server.wait()
@@ -165,13 +166,10 @@ def read(report: Path) -> dict[str, str]:
     """The outcome of each test of a report."""
     found = {}
     for case in ET.parse(report).iter("testcase"):
-        file = Path(case.get("file") or case.get("classname", "").replace(".", "/")).name
-        group = case.get("classname", "").rpartition(".")[2]
-        parts = [
-            file,
-            *([group] if group != file.removesuffix(".py") else []),
-            case.get("name", ""),
-        ]
+        file = case.get("file", "")
+        module = file.removesuffix(".py").replace("/", ".")
+        groups = case.get("classname", "").removeprefix(module).strip(".").split(".")
+        parts = [Path(file).name, *filter(None, groups), case.get("name", "")]
         outcome = "passed"
         if case.find("failure") is not None or case.find("error") is not None:
             outcome = "failed"
@@ -225,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, help="keep the environment and the output there")
     parser.add_argument("--files", nargs="+", default=[], help="of the suite; all by default")
-    parser.add_argument("--timeout", type=float, default=90, help="seconds for a test")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for a test")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="celery-suite-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -237,14 +235,7 @@ def main() -> None:
     try:
         together(sides, [[[file] for file in files]] * 2)
         if again := list(differences(sides[0].results, sides[1].results)):
-            failed = [
-                [
-                    name
-                    for name in again
-                    if side.results.get(name.split("::")[0], {}).get(name) == "failed"
-                ]
-                for side in sides
-            ]
+            failed = [[name for name in again if side.outcome(name) == "failed"] for side in sides]
             together(sides, [[names] if names else [] for names in failed])
     finally:
         for side in sides:
