@@ -79,7 +79,8 @@ def test_queues_priorities_and_delays(
     for number, priority in itertools.product(range(5), (None, 3, 6, 9)):
         note(old, ledger, f"p{priority or 0}n{number}", priority=priority)
         expected.append((priority or 0, number))
-    later = note(old, ledger, "later", countdown=1)
+    # Long enough for the command to start on a slow machine before it is due.
+    later = note(old, ledger, "later", countdown=10)
     far = note(old, ledger, "far", countdown=3600)
     note(old, ledger, "other", queue="other")
     old.conf.task_protocol = 1
@@ -95,7 +96,7 @@ def test_queues_priorities_and_delays(
     assert record.state is JobState.SCHEDULED
     assert 3500 < record.due_at - record.created_at <= 3600
     system.worker("--pool", "solo", "-Q", "celery,other")
-    wait_until(lambda: control.get(later).state is JobState.SUCCEEDED, 20)
+    wait_until(lambda: control.get(later).state is JobState.SUCCEEDED, 30)
     wait_until(lambda: len(words(ledger)) == 23, 20, message=lambda: repr(words(ledger)))
     assert set(words(ledger).values()) == {1}
     in_order = [word for word in ledger.read_text().split() if word.startswith("p")]
