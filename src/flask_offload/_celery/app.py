@@ -221,6 +221,9 @@ def _configuration(settings: Settings, url: str) -> dict[str, t.Any]:
         "broker_pool_acquire_timeout": settings.publish_timeout,
         "result_backend_always_retry": True,
         "result_expires": int(settings.retain("succeeded")),
+        # What a chord has counted must outlive the leases of its parts, and the claim of a worker
+        # that died over the callback, however short results are kept.
+        "result_chord_expires": max(int(settings.retain("succeeded")), 86_400),
         # A message is kept by the broker until its job is done, and given to another worker when
         # the one that ran it dies.
         "task_acks_late": True,
