@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import threading
+import time
 import typing as t
 import weakref
 from contextlib import contextmanager
@@ -90,7 +91,6 @@ class Engine:
         self._done: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
 
     # -- putting in
 
@@ -239,7 +239,8 @@ class Engine:
 
     def _run(self) -> None:
         pause = self.settings.lease / 3
-        while not self._stop.wait(pause):
+        while True:
+            time.sleep(pause)
             pause = self.settings.lease / 3
             try:
                 self.heartbeat()

@@ -7,6 +7,7 @@ returned runs, and one that raised does not, whichever step failed.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import typing as t
@@ -66,13 +67,12 @@ def send(
     options["task_id"] = options.get("task_id") or uuid()
     args, kwargs = list(args or ()), dict(kwargs or {})
     job, options = _describe(app, name, args, kwargs, options)
+    publish = functools.partial(publish, name, args, kwargs)
     state = JobState.SCHEDULED if job.delay else JobState.QUEUED
     if job.retries:
         state = JobState.RETRYING
     if app.engine is not None:
-        return _in_one_step(
-            app, publish, name, args, kwargs, options, Publishing(job, state, deadline)
-        )
+        return _in_one_step(app, publish, options, Publishing(job, state, deadline))
     try:
         outcome = app.store.enqueue(
             job, state=state, confirm_within=deadline.left() + SLACK, deadline=deadline
@@ -82,7 +82,7 @@ def send(
     if (existing := _existing(app, outcome)) is not None:
         return existing
     try:
-        result = _publish(app, publish, name, args, kwargs, options, deadline)
+        result = _publish(app, publish, options, deadline)
         if not app.store.confirm(job.id, deadline):
             raise EnqueueError("The job was not accepted: the broker took it too late.")
     except EnqueueError as error:
@@ -107,9 +107,6 @@ def send(
 def _in_one_step(
     app: OffloadCelery,
     publish: t.Callable[..., t.Any],
-    name: str,
-    args: list[t.Any],
-    kwargs: dict[str, t.Any],
     options: dict[str, t.Any],
     current: Publishing,
 ) -> t.Any:
@@ -120,9 +117,9 @@ def _in_one_step(
         if queue:
             options = {key: v for key, v in options.items() if key not in ("producer", "publisher")}
             producer = LineProducer(app.engine, queue) if app.engine else None
-            result = publish(name, args, kwargs, producer=producer, retry=False, **options)
+            result = publish(producer=producer, retry=False, **options)
         else:
-            result = _publish(app, publish, name, args, kwargs, options, current.deadline)
+            result = _publish(app, publish, options, current.deadline)
     except StoreUnavailable as error:
         unsure = " It may have been accepted all the same." if error.sent else ""
         raise EnqueueError(f"The job was not accepted. {error}{unsure}") from error
@@ -162,15 +159,12 @@ def _away(error: Exception) -> bool:
 def _publish(
     app: OffloadCelery,
     publish: t.Callable[..., t.Any],
-    name: str,
-    args: list[t.Any],
-    kwargs: dict[str, t.Any],
     options: dict[str, t.Any],
     deadline: Deadline,
 ) -> t.Any:
     given = options.pop("producer", None) or options.pop("publisher", None)
     if given is not None:
-        return publish(name, args, kwargs, producer=given, retry=False, **options)
+        return publish(producer=given, retry=False, **options)
     for last in (False, True):
         left = deadline.left()
         if not left:
@@ -178,7 +172,7 @@ def _publish(
         with app.producer_pool.acquire(block=True, timeout=left) as producer:
             limits = {"confirm_timeout": max(0.05, deadline.left()), "retry": False}
             try:
-                return publish(name, args, kwargs, producer=producer, **limits, **options)
+                return publish(producer=producer, **limits, **options)
             except Exception as error:
                 if not isinstance(error, TimeoutError) and not _broken(producer.connection, error):
                     raise
