@@ -1,6 +1,6 @@
-"""What one process has to do with the line of jobs: it puts some in, and holds some.
+"""What one process holds of the line of jobs, on lease.
 
-Holding is a lease on the server. A thread of its own renews it, so that a busy task cannot keep it
+A lease is kept on the server. A thread of its own renews it, so that a busy task cannot keep it
 from doing so, and learns of leases that were lost. It runs in the process that received the jobs:
 in a prefork pool that is not the one which runs them. In a pool of threads it shares the
 interpreter with them: native code that keeps the GIL for longer than the lease makes its job run a
@@ -9,7 +9,6 @@ second time.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -17,62 +16,34 @@ import threading
 import time
 import typing as t
 import weakref
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from .._jobs import JobState
-from .._store import Accepted, Deadline, Delivery, NewJob, Store, StoreUnavailable
-from ..exceptions import EnqueueError
-from .message import ETA, FENCE, Message, delivered, is_task, job_of
+from .._store import Delivery, Store, StoreUnavailable
+from .intake import Intake
+from .message import Message, delivered
 from .message import tag as tag_of
 
 if t.TYPE_CHECKING:
     from .._config import Settings
 
-__all__ = ["Engine", "Publishing", "publishing"]
+__all__ = ["Engine"]
 
 log = logging.getLogger("flask_offload")
 
 #: Seconds after which a job is offered again that no worker knew.
 PARK = 1.0
-#: Most jobs of one round trip.
-CHUNK = 500
 #: Seconds until the leases are renewed again when the server was away.
 RETRY = 1.0
 
 
-@dataclass
-class Publishing:
-    """An enqueue on its way through Celery and kombu, down to the transport.
-
-    :param outcome: What the store said, and the id of the job there is.
-    """
-
-    job: NewJob
-    state: JobState
-    deadline: Deadline
-    outcome: tuple[str, str] = ("", "")
-
-
-#: The enqueue of this thread, so that record and message reach the server in one step.
-publishing: ContextVar[Publishing | None] = ContextVar("offload_publishing", default=None)
-
-
-#: What this thread enqueues to be sent together.
-_batch: ContextVar[list[Accepted] | None] = ContextVar("offload_batch", default=None)
-
-
-class Engine:
+class Engine(Intake):
     """The jobs that this process holds. Thread-safe; a forked child holds nothing.
 
     :param settings: For the lease and the limits.
     """
 
     def __init__(self, store: Store, settings: Settings) -> None:
-        self.store = store
-        self.settings = settings
+        super().__init__(store, settings)
         #: Name of the worker on the records.
         self.worker = f"consumer/{os.getpid()}"
         #: Whether a Celery worker runs here, which outlives its connections.
@@ -91,64 +62,6 @@ class Engine:
         self._done: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-
-    # -- putting in
-
-    def enqueue(self, queue: str, message: Message) -> None:
-        """Put a message in line, with its record, in one step.
-
-        :raises StoreUnavailable: It was not accepted; if ``sent``, perhaps it was.
-        """
-        is_task(message)
-        headers = message["headers"]
-        headers.pop(FENCE, None)
-        headers.pop(ETA, None)
-        current = publishing.get()
-        if current is None or current.job.id != headers["id"]:
-            # Not by way of our app: any Celery client, with this transport.
-            job = job_of(message)
-            state = JobState.SCHEDULED if job.delay else JobState.QUEUED
-            if job.retries:
-                state = JobState.RETRYING
-            deadline = Deadline.after(self.settings.publish_timeout)
-            current = Publishing(job, state, deadline)
-        job = dataclasses.replace(current.job, queue=queue, payload="")
-        accepted = Accepted(job, current.state, json.dumps(message))
-        batch = _batch.get()
-        if batch is not None:
-            batch.append(accepted)
-        else:
-            (current.outcome,) = self._accept([accepted], current.deadline)
-
-    def _accept(self, jobs: list[Accepted], deadline: Deadline) -> list[tuple[str, str]]:
-        while True:
-            try:
-                return self.store.enqueue_all(jobs, deadline)
-            except StoreUnavailable as error:
-                # A reply that was cut off is asked for again; the same id adds nothing.
-                if not error.sent or not deadline.left():
-                    raise
-
-    @contextmanager
-    def together(self) -> t.Iterator[None]:
-        """Send what is enqueued inside in few round trips, at the end.
-
-        :raises EnqueueError: Some were not accepted; the error tells how many were.
-        """
-        jobs: list[Accepted] = []
-        token = _batch.set(jobs)
-        try:
-            yield
-        finally:
-            _batch.reset(token)
-        for start in range(0, len(jobs), CHUNK):
-            deadline = Deadline.after(self.settings.publish_timeout)
-            try:
-                self._accept(jobs[start : start + CHUNK], deadline)
-            except StoreUnavailable as error:
-                raise EnqueueError(
-                    f"{start} of {len(jobs)} jobs were accepted, the others were not. {error}"
-                ) from error
 
     # -- holding
 

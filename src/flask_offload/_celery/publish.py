@@ -25,7 +25,7 @@ from .._jobs import JobState
 from .._store import Deadline, NewJob, StoreUnavailable
 from ..exceptions import EnqueueError, JobCancelled, NotSerializable, PayloadTooLarge
 from . import describe
-from .engine import Publishing, publishing
+from .intake import Publishing, publishing
 from .message import FENCE
 from .producer import LineProducer
 
