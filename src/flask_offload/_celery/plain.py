@@ -9,12 +9,14 @@
 Messages are jobs with a record, a lease and a fence, as in a Flask app. What takes a class of ours
 in the worker is not there: attempts are not counted, and tasks have no ``current_job``. What the
 backend tells is what Celery's would: records last as long as results do, by ``result_expires`` and
-``result_failure_expires``.
+``result_failure_expires``; and results have no limit but the server's. Of the line's settings two
+are options of the transport, ``namespace`` (which is one of the backend, too) and ``lease``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import typing as t
 from datetime import timedelta
 from functools import cache
@@ -33,14 +35,26 @@ __all__ = ["engine_of", "store_of"]
 NAMESPACE = "celery"
 #: Celery keeps results for ever that have no limit.
 FOREVER = 100 * 365 * 86_400.0
+#: The server refuses what is too large for it; Celery has no limit of its own.
+UNLIMITED = sys.maxsize
+DEFAULT_LEASE = 30.0
 
 _engines: list[Engine] = []
 _worker: dict[str, bool] = {"in_worker": False, "stopping": False}
 
 
 @cache
-def _settings(namespace: str, keep: tuple[float, float] | None = None) -> Settings:
-    settings = Settings(directory=Path(), files_url="memory://", namespace=namespace)
+def _settings(
+    namespace: str, keep: tuple[float, float] | None = None, lease: float = DEFAULT_LEASE
+) -> Settings:
+    settings = Settings(
+        directory=Path(),
+        files_url="memory://",
+        namespace=namespace,
+        lease=lease,
+        max_payload=UNLIMITED,
+        max_result=UNLIMITED,
+    )
     if keep is None:
         return settings
     succeeded, failed = keep
@@ -54,8 +68,9 @@ def _store(url: str, namespace: str, keep: tuple[float, float] | None = None) ->
 
 
 @cache
-def _engine(url: str, namespace: str) -> Engine:
-    engine = Engine(_store(url, namespace), _settings(namespace))
+def _engine(url: str, namespace: str, lease: float) -> Engine:
+    settings = _settings(namespace, None, lease)
+    engine = Engine(Store(_from_celery(url), settings), settings)
     for name, value in _worker.items():
         setattr(engine, name, value)
     _engines.append(engine)
@@ -64,8 +79,9 @@ def _engine(url: str, namespace: str) -> Engine:
 
 def engine_of(connection: t.Any) -> Engine:
     """The engine for a kombu connection that came with none."""
-    namespace = str(connection.transport_options.get("namespace") or NAMESPACE)
-    return _engine(_url_of(connection), namespace)
+    options = connection.transport_options
+    namespace = str(options.get("namespace") or NAMESPACE)
+    return _engine(_url_of(connection), namespace, float(options.get("lease") or DEFAULT_LEASE))
 
 
 def store_of(url: str, conf: t.Any) -> tuple[Store, Settings]:

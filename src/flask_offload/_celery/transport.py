@@ -119,9 +119,9 @@ class Channel(stock.Channel):
         return size + self.engine.store.size(queue) if self.engine else size
 
     def _has_queue(self, queue: str, **kwargs: t.Any) -> bool:
-        # A passive declaration asks, for the length of a queue.
-        there = bool(super()._has_queue(queue, **kwargs))
-        return there or (self.engine is not None and self.engine.store.size(queue) > 0)
+        # A passive declaration asks, for the length of a queue. Lists that are empty do not exist,
+        # and kombu's own question forgets the prefix of the keys.
+        return self._size(queue) > 0
 
     def _purge(self, queue: str) -> int:
         purged = int(super()._purge(queue))
