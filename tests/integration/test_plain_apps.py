@@ -120,7 +120,8 @@ def test_message_that_is_no_task_takes_a_list(running: Plain) -> None:
             message = queue.get(timeout=10)
             assert message.payload == expected
             message.ack()
-        assert queue.qsize() == 0
+        with pytest.raises(queue.Empty):
+            queue.get_nowait()
         queue.close()
 
 
