@@ -19,8 +19,8 @@ __all__ = ["Settings"]
 DAY = 86_400.0
 MB = 1_000_000
 
-STORE_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
-BROKER_SCHEMES = (*STORE_SCHEMES, "redis+kombu", "amqp", "amqps", "pyamqp")
+STORE_SCHEMES = ("redis", "rediss", "sentinel", "unix", "valkey", "valkeys")
+BROKER_SCHEMES = (*STORE_SCHEMES, "redis+kombu", "sentinel+kombu", "amqp", "amqps", "pyamqp")
 
 #: Keys of other set-ups, and what to use here.
 REPLACED = {
@@ -140,7 +140,8 @@ def _url(schemes: tuple[str, ...]) -> t.Callable[[str, t.Any], str]:
         url = _text(key, value)
         scheme = urlsplit(url).scheme
         try:
-            urlsplit(url).port  # noqa: B018
+            if not scheme.startswith("sentinel"):  # which has several hosts
+                urlsplit(url).port  # noqa: B018
         except ValueError:
             # Not the text itself: it may be part of a password.
             raise ConfigError(

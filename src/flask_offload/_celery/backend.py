@@ -7,7 +7,6 @@ import time
 import typing as t
 
 from celery import states
-from celery.backends.redis import RedisBackend
 from kombu.exceptions import EncodeError
 from kombu.utils.encoding import str_to_bytes
 
@@ -16,6 +15,7 @@ from .._jobs import JobState
 from .._store import StoreUnavailable
 from ..exceptions import ResultTooLarge, UserError
 from .plain import store_of
+from .sentinel import StoreConnections
 from .tracing import DeliveriesExhausted, attempt, fence
 
 __all__ = ["OffloadBackend"]
@@ -32,7 +32,7 @@ ERROR_LIMIT = 1_000
 log = logging.getLogger("flask_offload")
 
 
-class OffloadBackend(RedisBackend):  # type: ignore[misc]
+class OffloadBackend(StoreConnections):
     """Chords, groups and waiting are Celery's; results are written by the store."""
 
     store: t.Any

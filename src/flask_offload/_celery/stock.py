@@ -8,13 +8,15 @@ from kombu.transport import redis as kombu_redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from .sentinel import SentinelChannel
+
 __all__ = ["Channel", "Transport"]
 
 
-class Channel(kombu_redis.Channel):  # type: ignore[misc]
+class Channel(SentinelChannel):
     """A channel that knows the transport option ``publish_timeout``, in seconds."""
 
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "publish_timeout")
+    from_transport_options = (*SentinelChannel.from_transport_options, "publish_timeout")
     publish_timeout: float | None = None
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, t.Any]:

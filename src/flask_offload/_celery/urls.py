@@ -7,6 +7,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from kombu.transport import TRANSPORT_ALIASES
 
+from .._store import Primary, connection_options
+
 __all__ = ["CLIENT_NAME", "backend_url", "broker_options", "is_redis"]
 
 #: kombu splits ``<alias>+socket:///path`` by itself, and takes no class in front of the plus.
@@ -24,24 +26,25 @@ def is_redis(url: str) -> bool:
     return not urlsplit(url).scheme.endswith(("amqp", "amqps"))
 
 
-def _for_celery(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        # Celery and kombu write unix:///path?db=1 as socket:///path?virtual_host=1.
-        query = dict(parse_qsl(parts.query))
-        return f"socket://{parts.path}?virtual_host={query.get('db', '0')}"
-    scheme = _SCHEMES.get(parts.scheme, parts.scheme).removesuffix("+kombu")
-    return url.replace(parts.scheme, scheme, 1)
+def _plain(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{_SCHEMES.get(scheme, scheme).removesuffix('+kombu')}://{rest}"
 
 
 def _for_kombu(url: str, alias: str) -> str:
-    scheme, _, rest = _for_celery(url).partition("://")
-    return f"{alias}+socket://{rest}" if scheme == "socket" else f"{alias}://{rest}"
+    parts = urlsplit(url)
+    database = dict(parse_qsl(parts.query)).get("db", "")
+    if parts.scheme == "unix":
+        # kombu writes unix:///path?db=1 as socket:///path?virtual_host=1.
+        return f"{alias}+socket://{parts.netloc}{parts.path}?virtual_host={database or 0}"
+    login, at, hosts = parts.netloc.rpartition("@")
+    # Options are settings of their own; of several sentinels kombu reads one.
+    return f"{alias}://{login}{at}{hosts.partition(',')[0]}/{database or parts.path.strip('/')}"
 
 
 def backend_url(url: str) -> str:
     """The value of ``result_backend``."""
-    return f"{BACKEND}+{_for_celery(url)}"
+    return f"{BACKEND}+{_plain(url)}"
 
 
 def broker_options(url: str, namespace: str, *, line: bool) -> dict[str, t.Any]:
@@ -63,9 +66,15 @@ def broker_options(url: str, namespace: str, *, line: bool) -> dict[str, t.Any]:
         if line:
             # Tells our workers from those of stock Celery, in the list of clients.
             options["broker_transport_options"]["client_name"] = CLIENT_NAME
-        if urlsplit(url).scheme in {"rediss", "valkeys"}:
-            query = dict(parse_qsl(urlsplit(url).query))
-            tls = {key: value for key, value in query.items() if key.startswith("ssl_")}
+        known = connection_options(_plain(url))
+        if isinstance(primary := known.get("connection_pool"), Primary):
+            options["broker_transport_options"] |= {
+                "master_name": primary.name,
+                "sentinels": primary.sentinels,
+                "sentinel_kwargs": primary.options,
+            }
+        if hasattr(known["connection_class"], "_wrap_socket_with_ssl"):
+            tls = {key: value for key, value in known.items() if key.startswith("ssl_")}
             options["broker_use_ssl"] = {"ssl_cert_reqs": "required", **tls}
         return options
     return {

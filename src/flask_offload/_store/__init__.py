@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .address import connection_options
 from .adoption import Adoption, Arrival, Entry, as_bytes
 from .checks import Fault, Health, examine
 from .connection import Deadline, StoreUnavailable
@@ -10,6 +11,7 @@ from .feed import Feed, Subscription
 from .files import FileStore, safe_name
 from .overview import Overview, QueueInfo, overview
 from .rights import Role, acl
+from .sentinel import Primary, SentinelConnection, SentinelTLSConnection
 from .store import Store
 
 __all__ = [
@@ -25,8 +27,11 @@ __all__ = [
     "Health",
     "NewJob",
     "Overview",
+    "Primary",
     "QueueInfo",
     "Role",
+    "SentinelConnection",
+    "SentinelTLSConnection",
     "Started",
     "Store",
     "StoreUnavailable",
@@ -34,6 +39,7 @@ __all__ = [
     "WorkerInfo",
     "acl",
     "as_bytes",
+    "connection_options",
     "examine",
     "overview",
     "safe_name",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
+from .address import reason
 from .connection import StoreUnavailable
 from .rights import Role, probes
 
@@ -183,6 +184,9 @@ def _refused(error: StoreUnavailable) -> Fault:
             f"it says: {cause}",
             "see that OFFLOAD_URL names the right server and database.",
         )
+    if said := reason(cause):
+        what = "The server of OFFLOAD_URL cannot be reached."
+        return Fault(what, said.why, said.mend, away=said.passes)
     return Fault(
         "The server of OFFLOAD_URL cannot be reached.",
         str(cause or error),

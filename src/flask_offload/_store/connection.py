@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import typing as t
 from collections import deque
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ..exceptions import ServerError
+from .address import connection_options, reason, redis_url
+from .deadline import Deadline
+from .sentinel import Primary
 
 __all__ = ["Connections", "Deadline", "StoreUnavailable"]
 
@@ -37,35 +38,19 @@ class StoreUnavailable(ServerError, redis.ConnectionError):
         self.sent = sent
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """A point in time by the monotonic clock."""
-
-    at: float
-
-    @classmethod
-    def after(cls, seconds: float) -> Deadline:
-        return cls(time.monotonic() + seconds)
-
-    def left(self) -> float:
-        """Seconds left, never negative."""
-        return max(0.0, self.at - time.monotonic())
-
-
 class Connections:
     """A bounded pool of connections, safe across threads and forks.
 
-    :param url: As redis-py takes it; ``valkey://`` and ``valkeys://`` are understood too.
+    :param url: As redis-py takes it; ``valkey://``, ``valkeys://`` and ``sentinel://`` are
+        understood too.
     :param limit: Most connections of this process.
     """
 
     def __init__(self, url: str, *, limit: int = 50) -> None:
-        scheme, colon, rest = url.partition("://")
-        scheme = {"valkey": "redis", "valkeys": "rediss"}.get(scheme, scheme)
-        self.url = f"{scheme}{colon}{rest}"
-        # Only its settings are used: it knows how to turn a URL into a connection.
-        self._settings = redis.ConnectionPool.from_url(
-            self.url,
+        self.url = redis_url(url)
+        # Only its settings are used.
+        self._settings = redis.ConnectionPool(
+            **connection_options(self.url),
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
             # Bytes of others that are no UTF-8 come through as they are, there and back.
@@ -88,8 +73,14 @@ class Connections:
     def address(self) -> tuple[t.Any, ...]:
         """Which database of which server this is."""
         known = self._settings.connection_kwargs
+        if (primary := self._primary) is not None:
+            return (*sorted(primary.sentinels), primary.name), self.database
         server = known.get("path") or (known.get("host", "localhost"), known.get("port", 6379))
         return server, self.database
+
+    @property
+    def _primary(self) -> Primary | None:
+        return self._settings.connection_kwargs.get("connection_pool")
 
     @contextmanager
     def take(self, deadline: Deadline) -> t.Iterator[Link]:
@@ -114,9 +105,13 @@ class Connections:
             try:
                 link.open()
                 yield link
-            except BaseException:
+            except BaseException as error:
                 # Whatever it still holds belongs to a command that nobody waits for.
                 connection.disconnect()
+                if isinstance(error, StoreUnavailable) and self._primary is not None:
+                    # The others lead to the same server, which may be the primary no longer:
+                    # each would wait for it as long as this one did.
+                    self.close()
                 raise
             else:
                 free.append(connection)
@@ -125,8 +120,9 @@ class Connections:
 
     def close(self) -> None:
         """Close the connections that are free."""
-        while self._free:
-            self._free.pop().disconnect()
+        with suppress(IndexError):  # another thread took the last one
+            while True:
+                self._free.pop().disconnect()
 
 
 class Link:
@@ -203,6 +199,5 @@ def _translated(*, sent: bool) -> t.Iterator[None]:
             f"The server refused the user or password of OFFLOAD_URL ({error}).", sent=False
         ) from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-        raise StoreUnavailable(
-            f"The server of OFFLOAD_URL is away ({error}).", sent=sent
-        ) from error
+        text = reason(error) or f"The server of OFFLOAD_URL is away ({error})."
+        raise StoreUnavailable(str(text), sent=sent) from error

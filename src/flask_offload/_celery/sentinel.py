@@ -1,0 +1,78 @@
+"""The connections of kombu and Celery go where those of the store do."""
+
+from __future__ import annotations
+
+import typing as t
+
+from celery.backends.redis import RedisBackend
+from kombu.transport import redis as kombu_redis
+from kombu.utils.url import maybe_sanitize_url
+
+from .._store import Primary, SentinelConnection, SentinelTLSConnection, connection_options
+
+__all__ = ["SentinelChannel", "StoreConnections"]
+
+
+class SentinelChannel(kombu_redis.Channel):  # type: ignore[misc]
+    """A channel to the primary that sentinels name; to the server of its URL, if none are given.
+
+    The transport options have kombu's names: ``master_name``, ``sentinel_kwargs``, and
+    ``sentinels``, which hold host and port of each.
+    """
+
+    from_transport_options = (
+        *kombu_redis.Channel.from_transport_options,
+        "sentinels",
+        "master_name",
+        "sentinel_kwargs",
+    )
+    sentinels: t.Sequence[tuple[str, int]] = ()
+    master_name: str = ""
+    sentinel_kwargs: dict[str, t.Any] | None = None
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, t.Any]:
+        if not self.sentinels:
+            return t.cast("dict[str, t.Any]", super()._connparams(asynchronous))
+        self.connection_class = SentinelConnection
+        self.connection_class_ssl = SentinelTLSConnection
+        params: dict[str, t.Any] = super()._connparams(asynchronous)
+        # The first sentinel, which stands in the URL for people to read.
+        del params["host"], params["port"]
+        sentinels = [(host, port) for host, port in self.sentinels]
+        params["connection_pool"] = Primary(
+            sentinels, self.master_name, dict(self.sentinel_kwargs or {})
+        )
+        return params
+
+
+class StoreConnections(RedisBackend):  # type: ignore[misc]
+    """A backend that reads its URL as the store does: TLS, unix sockets and sentinels alike."""
+
+    store: t.Any
+
+    def _params_from_url(self, url: str, defaults: dict[str, t.Any]) -> dict[str, t.Any]:
+        options = connection_options(self.store.connections.url)
+        params = {**defaults, "port": 6379, "db": 0, **options}
+        kind = params["connection_class"]
+        if kind is self.redis.Connection:
+            # Celery's settings may ask for TLS.
+            params["connection_class"] = defaults.get("connection_class", kind)
+        if issubclass(params["connection_class"], self.redis.SSLConnection):
+            params.setdefault("ssl_cert_reqs", "required")
+        if "path" in options or "connection_pool" in options:
+            params.pop("host", None)
+            params.pop("port", None)
+        if "path" in options:
+            params.pop("socket_connect_timeout", None)
+            params.pop("socket_keepalive", None)
+        return params
+
+    def as_uri(self, include_password: bool = False) -> str:
+        url: str = self.url
+        if include_password or "," not in url:
+            return t.cast("str", super().as_uri(include_password))
+        # kombu knows no URL with several hosts.
+        scheme, _, rest = url.partition("://")
+        login, at, hosts = rest.partition("/")[0].rpartition("@")
+        first = maybe_sanitize_url(f"{scheme}://{login}{at}{hosts.partition(',')[0]}")
+        return f"{first.rstrip('/')},{hosts.partition(',')[2]}"
