@@ -71,6 +71,26 @@ def declare(offload: Offload) -> None:
             note(ledger, "end")
         return "slept"
 
+    def busy(ledger: str, seconds: float) -> None:
+        # A loop that never asks for anything.
+        note(ledger, "start")
+        end = time.monotonic() + seconds
+        try:
+            while time.monotonic() < end:
+                pass
+        except BaseException:
+            note(ledger, "tidied")
+            raise
+        note(ledger, "end")
+
+    @offload.task
+    def spin(ledger: str, seconds: float) -> None:
+        busy(ledger, seconds)
+
+    @offload.task(interrupt=False)
+    def steady(ledger: str, seconds: float) -> None:
+        busy(ledger, seconds)
+
     @offload.task(name="sample.note")
     def write(ledger: str, word: str) -> None:
         note(ledger, word)

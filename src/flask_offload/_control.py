@@ -70,7 +70,8 @@ class Control:
     def cancel(self, job_id: str, by: str = "") -> JobState:
         """Cancel a job that waits, or have it stopped where it runs.
 
-        A job that runs stops at its next call on ``current_job``; in a prefork worker, at once.
+        A job that runs stops at its next call on ``current_job``, or before: in a prefork worker
+        at once, in a worker with threads at the next line of its own code.
 
         :param by: Who did it, for the record.
         :return: The state it was in; a job that was over stays as it is.

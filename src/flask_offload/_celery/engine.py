@@ -49,7 +49,7 @@ class Engine(Intake):
         #: Whether a Celery worker runs here, which outlives its connections.
         self.in_worker = False
         self.stopping = False
-        self.on_lost: t.Callable[[str], None] | None = None
+        self.on_lost: t.Callable[[str, int], None] | None = None
         self._reset()
         _instances.add(self)
 
@@ -181,7 +181,7 @@ class Engine(Intake):
                 del self._held[job_id]
             log.warning("The lease of job %s is lost; another worker runs it.", job_id)
             if self.on_lost is not None:
-                self.on_lost(job_id)
+                self.on_lost(job_id, held[job_id])
 
 
 _instances: weakref.WeakSet[Engine] = weakref.WeakSet()

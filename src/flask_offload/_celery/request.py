@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
+from celery.concurrency.thread import TaskPool as Threads
 from celery.worker.request import Request
 
 from .._current import mask
 from .._store import StoreUnavailable
-from . import describe
+from . import describe, interrupt
 from .tracing import attempt, fence
 
 __all__ = ["OffloadRequest"]
@@ -26,6 +27,13 @@ class OffloadRequest(Request):  # type: ignore[misc]
                 for name, value in fields.items()
             }
         super().send_event(type, **fields)
+
+    def terminate(self, pool: t.Any, signal: t.Any = None) -> None:
+        if isinstance(pool, Threads):
+            # They cannot be killed. One that is about to start will be told by the record.
+            interrupt.stop(self.id, fence(self._request_dict))
+        else:
+            super().terminate(pool, signal)
 
     def acknowledge(self) -> None:
         if not self.acknowledged and self.task.acks_late and self._engine is not None:

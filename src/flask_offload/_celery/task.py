@@ -10,6 +10,7 @@ from celery.app.task import Task
 from celery.exceptions import Ignore, Reject
 
 from ..exceptions import EnqueueError, JobCancelled
+from . import interrupt as interrupts
 from . import tracing
 
 __all__ = ["Enqueue", "OffloadTask", "limits"]
@@ -21,12 +22,15 @@ class OffloadTask(Task):  # type: ignore[misc]
     :param title: What the job is called on its page; ``{names}`` of arguments are filled in.
     :param sensitive: Names of arguments that never reach the display of the record, its log or
         Celery's events. They are still in the message.
+    :param interrupt: Whether a cancelled job that runs in a thread may be stopped at any line of
+        its code; else it is at its calls on ``current_job``.
     """
 
     abstract = True
     Request = "flask_offload._celery.request:OffloadRequest"
     title: str | None = None
     sensitive: tuple[str, ...] = ()
+    interrupt: bool = True
     #: How the task is enqueued; Celery's own attributes for it are on their way out.
     default_queue: str | None = None
     default_priority: int | None = None
@@ -38,10 +42,13 @@ class OffloadTask(Task):  # type: ignore[misc]
             return super().__call__(*args, **kwargs)
         try:
             with run:
-                return self._body()(*args, **kwargs)
-        except JobCancelled:
+                if not self.interrupt:
+                    return self._body()(*args, **kwargs)
+                key = self.request.id, tracing.fence(self.request)
+                return interrupts.run(key, type(self).__module__, self._body(), args, kwargs)
+        except JobCancelled as error:
             # One whose lease is lost is somebody else's now, and not cancelled.
-            if not run.lost:
+            if not run.lost and not isinstance(error, interrupts.LeaseLost):
                 self.backend.mark_as_revoked(self.request.id, "cancelled", request=self.request)
             raise Ignore from None
 

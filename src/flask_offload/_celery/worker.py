@@ -17,8 +17,9 @@ from celery.worker import state as worker_state
 
 from .._current import JobLogHandler, MaskSecrets
 from .._store import StoreUnavailable, WorkerInfo
+from . import interrupt
 from .startup import check_server
-from .tracing import attempt
+from .tracing import attempt, fence
 
 if t.TYPE_CHECKING:
     from .app import OffloadCelery
@@ -46,12 +47,17 @@ def _set_up_logging() -> None:
             logger.addFilter(MaskSecrets())
 
 
-def _stop_lost(worker: t.Any, job_id: str) -> None:
+def _stop_lost(job_id: str, token: int) -> None:
     """Stop a job whose lease is lost: another worker runs it, and what it does here is in vain."""
     for request in list(worker_state.active_requests):
-        if request.id == job_id and request.worker_pid not in (None, os.getpid()):
-            # A child of the prefork pool, which the pool replaces. In threads the job stops at
-            # its next call on current_job; its result is refused in any case.
+        # The new holder of the lease may be this worker, too.
+        if request.id != job_id or fence(request.request_dict) != token:
+            continue
+        if request.worker_pid in (None, os.getpid()):
+            # In a thread; its result is refused in any case.
+            interrupt.stop(job_id, token, interrupt.LeaseLost)
+        else:
+            # A child of the prefork pool, which the pool replaces.
             with suppress(ProcessLookupError):
                 os.kill(request.worker_pid, signal.SIGKILL)
 
@@ -69,7 +75,7 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
         engine = worker.app.engine
         if engine is not None:
             engine.worker, engine.in_worker = worker.app.worker_name, True
-            engine.on_lost = lambda job_id: _stop_lost(worker, job_id)
+            engine.on_lost = _stop_lost
         _set_up_logging()
         self._checked = check_server(worker.app)
 
