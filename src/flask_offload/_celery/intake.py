@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import typing as t
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +12,7 @@ from .._jobs import JobState
 from .._store import Accepted, Deadline, NewJob, Store, StoreUnavailable
 from ..exceptions import EnqueueError
 from .message import ETA, FENCE, Message, is_task, job_of
+from .stored import pack
 
 if t.TYPE_CHECKING:
     from .._config import Settings
@@ -73,7 +73,7 @@ class Intake:
             deadline = Deadline.after(self.settings.publish_timeout)
             current = Publishing(job, state, deadline)
         job = dataclasses.replace(current.job, queue=queue, payload="")
-        accepted = Accepted(job, current.state, json.dumps(message))
+        accepted = Accepted.of(job, current.state, pack(message, queue))
         batch = _batch.get()
         if batch is not None:
             batch.append(accepted)

@@ -12,6 +12,7 @@ from kombu.compression import decompress
 from kombu.serialization import loads
 
 from .._store import Delivery, NewJob
+from .stored import unpack
 
 __all__ = ["ETA", "FENCE", "Message", "delivered", "is_task", "job_of", "tag"]
 
@@ -35,7 +36,7 @@ def delivered(delivery: Delivery) -> Message:
 
     :raises ValueError, TypeError, KeyError, AttributeError, RecursionError: It is none.
     """
-    message = json.loads(delivery.envelope)
+    message = unpack(delivery.envelope, delivery.job_id, delivery.queue)
     headers, properties = message["headers"], message["properties"]
     if headers["id"] != delivery.job_id:
         raise ValueError(f"it is of another job, {headers['id']!r}")
@@ -47,7 +48,7 @@ def delivered(delivery: Delivery) -> Message:
     properties["delivery_tag"] = tag(delivery)
     properties["delivery_info"]["redelivered"] = delivery.fence > 1
     str(headers["task"]), message["body"]
-    return t.cast("Message", message)
+    return message
 
 
 def is_task(message: Message) -> bool:

@@ -50,11 +50,13 @@ class Connections:
         self.url = redis_url(url)
         # Only its settings are used.
         self._settings = redis.ConnectionPool(
-            **connection_options(self.url),
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-            # Bytes of others that are no UTF-8 come through as they are, there and back.
-            encoding_errors="surrogateescape",
+            **{
+                **connection_options(self.url),
+                "retry": Retry(NoBackoff(), 0),
+                "decode_responses": True,
+                # Bytes of others that are no UTF-8 come through as they are, there and back.
+                "encoding_errors": "surrogateescape",
+            }
         )
         self._limit = limit
         self._reset()

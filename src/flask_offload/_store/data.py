@@ -45,47 +45,56 @@ class NewJob:
 
     def fields(self) -> str:
         """The fields of the hash, as JSON."""
-        optional = {
+        return json.dumps(
+            {
+                "queue": self.queue,
+                "owners": json.dumps(self.owners),
+                "priority": str(self.priority),
+                **({"unique": self.unique} if self.unique else {}),
+                **self.more(),
+            }
+        )
+
+    def more(self) -> dict[str, str]:
+        """The fields that the server only keeps. One that is as usual is left out."""
+        fields = {
+            "task": self.task,
+            "title": self.title,
+            "args": "" if self.args == "[]" else self.args,
+            "kwargs": "" if self.kwargs == "{}" else self.kwargs,
+            "max_retries": "" if self.max_retries is None else str(self.max_retries),
             "payload": self.payload,
-            "unique": self.unique,
             "locale": self.locale,
             "request_id": self.request_id,
             "root_id": self.root_id,
             "parent_id": self.parent_id,
         }
-        return json.dumps(
-            {
-                "task": self.task,
-                "title": self.title,
-                "queue": self.queue,
-                "owners": json.dumps(self.owners),
-                "args": self.args,
-                "kwargs": self.kwargs,
-                "priority": str(self.priority),
-                "max_retries": "" if self.max_retries is None else str(self.max_retries),
-                **{name: value for name, value in optional.items() if value},
-            }
-        )
+        return {name: value for name, value in fields.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """A job on its way in.
 
-    :param envelope: The whole message; empty where another broker carries it.
-    :param confirm_within: Seconds after which it is void unless it is confirmed; 0 for never.
+    :param args: For the script: all that there is of it.
     """
 
-    job: NewJob
-    state: JobState
-    envelope: str = ""
-    confirm_within: float = 0
+    id: str
+    args: tuple[t.Any, ...]
 
-    def args(self) -> tuple[t.Any, ...]:
-        """Arguments for the script."""
-        job = self.job
-        attempt = (job.nesting, job.retries, self.state.value, job.delay)
-        return (job.fields(), *attempt, self.confirm_within, self.envelope)
+    @classmethod
+    def of(
+        cls, job: NewJob, state: JobState, envelope: str = "", confirm_within: float = 0
+    ) -> Accepted:
+        """
+        :param envelope: The whole message; empty where another broker carries it.
+        :param confirm_within: Seconds after which it is void unless it is confirmed; 0 for never.
+        """
+        owners = json.dumps(job.owners) if job.owners else ""
+        more = [text for pair in job.more().items() for text in pair]
+        attempt = (job.nesting, job.retries, state.value, job.delay)
+        place = (confirm_within, envelope, job.queue, job.priority, owners, job.unique)
+        return cls(job.id, (*attempt, *place, len(more), *more))
 
 
 @dataclass(frozen=True, slots=True)

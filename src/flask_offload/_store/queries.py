@@ -112,7 +112,7 @@ class Queries(Base):
         if not envelope:
             return {}
         try:
-            args, kwargs, _ = json.loads(base64.b64decode(json.loads(envelope)["body"]))
+            args, kwargs, *_ = json.loads(_body(envelope))
         except (ValueError, KeyError, TypeError):
             return {}  # of another client, compressed or in a format of its own
         return {"args": args, "kwargs": kwargs, "options": {}}
@@ -169,3 +169,11 @@ class Queries(Base):
 
 def _unconfirmed(values: list[str | None]) -> bool:
     return bool(values[FIELDS.index("unconfirmed_until")])
+
+
+def _body(envelope: str) -> str | bytes:
+    """The body of a stored message; see ``_celery/stored.py``."""
+    if envelope.startswith("{"):
+        return base64.b64decode(json.loads(envelope)["body"])
+    body = envelope.partition("\n")[2]
+    return f"{body}]" if body.endswith("}") else body

@@ -40,25 +40,25 @@ class Records(Base):
         :return: What happened (``created``, ``again`` for a retry, ``exists`` and ``unique`` if
             nothing was done, ``cancelled``), and the id of the job there is.
         """
-        accepted = [Accepted(job, state, envelope, confirm_within)]
+        accepted = [Accepted.of(job, state, envelope, confirm_within)]
         return self.enqueue_all(accepted, deadline)[0]
 
     def enqueue_all(self, jobs: t.Sequence[Accepted], deadline: Deadline) -> list[tuple[str, str]]:
-        """Accept several jobs in one round trip; see :meth:`enqueue`.
+        """Accept several jobs in one step; see :meth:`enqueue`.
 
-        Each is accepted by itself. After a :exc:`StoreUnavailable` that was ``sent``, the same
-        call again finds those that were, and adds the rest.
+        After a :exc:`StoreUnavailable` that was ``sent``, the same call again finds those that
+        were accepted, and adds the rest.
         """
+        keys = [self.keys.job(each.id) for each in jobs]
+        args: list[t.Any] = [*self._common(""), 0.0]
+        for each in jobs:
+            args += each.args
         while True:
-            until = self._server_time(deadline) + deadline.left()
-            calls = [
-                ([self.keys.job(each.job.id)], (*self._common(each.job.id), *each.args(), until))
-                for each in jobs
-            ]
-            answers = self._call(lambda link: scripts.run_all(link, "enqueue", calls), deadline)  # noqa: B023
-            if not any(answer[0] == "late" for answer in answers):
+            args[3] = self._server_time(deadline) + deadline.left()
+            answers = self._call(lambda link: scripts.run(link, "enqueue", keys, args), deadline)
+            if answers != "late":
                 return [
-                    (answer[0], answer[1] if len(answer) > 1 else each.job.id)
+                    (answer[0], answer[1] if len(answer) > 1 else each.id)
                     for answer, each in zip(answers, jobs, strict=True)
                 ]
             self._clock = None  # it was set meanwhile, unless the server hung

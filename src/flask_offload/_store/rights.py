@@ -15,7 +15,7 @@ __all__ = ["Role", "acl", "probes"]
 Role = t.Literal["web", "worker"]
 
 #: The transitions of a web process; a worker makes all.
-WEB = ("_shared", "enqueue", "confirm", "refuse", "cancel", "settle", "logs", "allowed")
+WEB = ("_shared", "_accept", "enqueue", "confirm", "refuse", "cancel", "settle", "logs", "allowed")
 #: Not for workers either: for whoever moves an app from stock Celery.
 OPERATOR = ("adopt",)
 #: Besides what the scripts do. The first line is the store's; the second is of Celery's results,

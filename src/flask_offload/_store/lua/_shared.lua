@@ -11,10 +11,13 @@ local function stamp(time)
   return string.format('%.6f', time)
 end
 
-local function event(kind)
-  local id = redis.call('XADD', prefix .. 'events', 'MAXLEN', '~', 10000, '*',
+local function add_event(kind)
+  return redis.call('XADD', prefix .. 'events', 'MAXLEN', '~', 10000, '*',
     'job', job_id, 'kind', kind)
-  redis.call('HSET', job, 'event_id', id)
+end
+
+local function event(kind)
+  redis.call('HSET', job, 'event_id', add_event(kind))
 end
 
 local function set_fields(json)
@@ -46,18 +49,25 @@ local function wake(queue)
   if redis.call('LLEN', marker) == 0 then redis.call('LPUSH', marker, 1) end
 end
 
-local function line_up(queue)
-  local place = redis.call('HGET', job, 'place')
-  if not place then
-    -- Priority 0 goes first, as in Celery on Redis; then the order of arrival.
-    local priority = tonumber(redis.call('HGET', job, 'priority') or 0)
-    local arrival = redis.call('INCR', prefix .. 'arrivals')
-    place = string.format('%.0f', priority * 8796093022208 + arrival)
-    redis.call('HSET', job, 'place', place)
-  end
+local function next_place(priority)
+  -- Priority 0 goes first, as in Celery on Redis; then the order of arrival.
+  local arrival = redis.call('INCR', prefix .. 'arrivals')
+  return string.format('%.0f', priority * 8796093022208 + arrival)
+end
+
+local function stand_at(place, queue)
   redis.call('SADD', prefix .. 'queues', queue)
   redis.call('ZADD', prefix .. 'queue:' .. queue, place, job_id)
   wake(queue)
+end
+
+local function line_up(queue)
+  local place = redis.call('HGET', job, 'place')
+  if not place then
+    place = next_place(tonumber(redis.call('HGET', job, 'priority') or 0))
+    redis.call('HSET', job, 'place', place)
+  end
+  stand_at(place, queue)
 end
 
 -- Nobody holds the job any more, and what comes from who held it is refused.

@@ -1,13 +1,27 @@
 #!lua
 -- Move one message of a queue of stock Celery into the line, or among the dead.
--- KEYS: job, old list or hash, old index of the hash. ARGV: as enqueue, then field of the hash
--- ('' for the tail of the list), SHA-1 of what is there ('' if it is on another server), and why
--- it cannot be read ('' if it can).
--- Returns what enqueue does; carried, for a record whose message was here; buried; moved, if
+-- KEYS: job, old list or hash, old index of the hash. ARGV: …, fields as JSON, nesting, retries,
+-- state, delay, 0, message, 0, field of the hash ('' for the tail of the list), SHA-1 of what is
+-- there ('' if it is on another server), and why it cannot be read ('' if it can).
+-- Returns what enqueue does for one job; carried, for a record whose message was here; buried; moved, if
 -- something else is there by now; or wait, seconds: its enqueue is under way.
 local field, digest, unreadable = ARGV[#ARGV - 2], ARGV[#ARGV - 1], ARGV[#ARGV]
+local nesting, retries, state = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local delay, confirm_within, message = tonumber(ARGV[8]), 0, ARGV[10]
+local queue, priority, owners, unique = '', 0, '', ''
+local fields = {}
+for name, value in pairs(cjson.decode(ARGV[4])) do
+  if name == 'queue' then queue = value
+  elseif name == 'priority' then priority = tonumber(value)
+  elseif name == 'owners' then owners = value
+  elseif name == 'unique' then unique = value
+  else
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
+end
 
--- include enqueue as accept
+-- include _accept as accept
 
 -- A record without a message: it was enqueued by way of the stock transport, and this is it.
 local function carry(nesting, retries)

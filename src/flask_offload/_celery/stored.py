@@ -1,0 +1,137 @@
+"""Messages as the server keeps them: without what is the same in all of them.
+
+One line of JSON, a list of the few values that differ from message to message, and then the body as
+it is. A message that this could not give back exactly is kept whole, as a JSON object, as all of
+them were once.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import typing as t
+
+__all__ = ["EMBED", "line", "pack", "unpack"]
+
+Message = dict[str, t.Any]
+
+#: The end of the body of a message that is no part of a canvas, which goes without saying.
+EMBED = ', {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
+#: In the order of the list.
+LISTED = ("task", "argsrepr", "kwargsrepr", "origin")
+#: Headers as they mostly are.
+USUAL: dict[str, t.Any] = {
+    "lang": "py",
+    "shadow": None,
+    "eta": None,
+    "expires": None,
+    "group": None,
+    "group_index": None,
+    "retries": 0,
+    "timelimit": [None, None],
+    "parent_id": None,
+    "ignore_result": False,
+    "replaced_task_nesting": 0,
+    "stamped_headers": None,
+    "stamps": {},
+}
+#: Made for each delivery.
+GIVEN = "delivery_tag"
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def pack(message: Message, queue: str) -> str:
+    """A message as text, for the line ``queue``."""
+    try:
+        text = _pack(message, queue)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        text = ""  # of another client, in a form of its own
+    return text or json.dumps(message)
+
+
+def _pack(message: Message, queue: str) -> str:
+    headers, properties = message["headers"], message["properties"]
+    raw = base64.b64decode(message["body"], validate=True)
+    body = raw.decode()
+    job_id = headers["id"]
+    usual_headers, usual_properties = _usual(job_id, queue)
+    other_headers = _unusual(headers, usual_headers, LISTED)
+    other_properties = _unusual(properties, usual_properties, ())
+    values = [headers[name] for name in LISTED] + [properties["reply_to"]]
+    exact = (
+        message.keys() == {"body", "content-encoding", "content-type", "headers", "properties"}
+        and (message["content-type"], message["content-encoding"]) == ("application/json", "utf-8")
+        and all(isinstance(value, str) for value in [job_id, *values])
+        and "compression" not in headers
+        and body.startswith("[")
+        and body.endswith("]")
+        and base64.b64encode(raw).decode() == message["body"]
+        and other_headers is not None
+        and other_properties is not None
+    )
+    return line(values, other_headers, other_properties, body) if exact else ""
+
+
+def line(
+    values: list[t.Any], headers: Message | None, properties: Message | None, body: str
+) -> str:
+    """The stored form.
+
+    :param values: Those of :data:`LISTED`, and the property ``reply_to``.
+    :param headers, properties: Those that are not as usual.
+    """
+    more = [headers or {}, properties or {}] if headers or properties else []
+    return f"{_encode([*values, *more])}\n{body.removesuffix(EMBED)}"
+
+
+def _usual(job_id: str, queue: str) -> tuple[Message, Message]:
+    headers = {**USUAL, "id": job_id, "root_id": job_id}
+    headers["timelimit"], headers["stamps"] = [None, None], {}
+    return headers, {
+        "correlation_id": job_id,
+        "body_encoding": "base64",
+        "delivery_info": {"exchange": "", "routing_key": queue},
+        "delivery_mode": 2,
+        "priority": 0,
+    }
+
+
+def _unusual(given: Message, usual: Message, listed: tuple[str, ...]) -> Message | None:
+    """What of ``given`` is not as usual; ``None`` if something is missing."""
+    if not usual.keys() <= given.keys():
+        return None
+    elsewhere = {*listed, "reply_to", GIVEN}
+    return {
+        name: value
+        for name, value in given.items()
+        if name not in elsewhere
+        # 0 and False are equal, and are not the same to whom a message is for.
+        and not (name in usual and usual[name] == value and type(usual[name]) is type(value))
+    }
+
+
+def unpack(text: str, job_id: str, queue: str) -> Message:
+    """The message that was packed, but for its delivery tag.
+
+    :raises ValueError, TypeError: It is none.
+    """
+    if not text.startswith("["):
+        return t.cast("Message", json.loads(text))
+    head, _, body = text.partition("\n")
+    task, argsrepr, kwargsrepr, origin, reply_to, *more = json.loads(head)
+    # A whole body is a list; one that lacks its end has that of the keyword arguments.
+    body = body + EMBED if body.endswith("}") else body
+    headers, properties = _usual(job_id, queue)
+    headers |= {"task": task, "argsrepr": argsrepr, "kwargsrepr": kwargsrepr, "origin": origin}
+    properties["reply_to"] = reply_to
+    if more:
+        headers |= more[0]
+        properties |= more[1]
+    return {
+        "body": base64.b64encode(body.encode()).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": headers,
+        "properties": properties,
+    }

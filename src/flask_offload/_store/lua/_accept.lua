@@ -1,0 +1,56 @@
+-- What enqueue and adopt do to accept a job.
+-- They set what is read here: nesting, retries, state, delay, confirm_within, message, queue,
+-- priority, owners, unique, fields.
+local old = redis.call('HMGET', job, 'state', 'cancel_requested')
+if old[1] then
+  -- An enqueue of an id that exists adds nothing, also when that job has finished.
+  if FINAL[old[1]] or compare_attempt(nesting, retries) <= 0 then return { 'exists' } end
+  if old[2] then return { 'cancelled' } end
+  -- Whoever holds the attempt before has nothing to give back and nothing to finish any more.
+  leave_line()
+  end_lease()
+  -- What is as usual comes without a value.
+  redis.call('HDEL', job, 'due_at', 'place', 'deliveries', 'nesting', 'retries', 'max_retries',
+    'args', 'kwargs', 'owners', 'priority')
+elseif unique ~= '' then
+  local holder = redis.call('GET', prefix .. 'unique:' .. unique)
+  local its = holder and redis.call('HGET', prefix .. 'job:' .. holder, 'state')
+  -- The lock is as old as its job: one that has finished, or has expired, holds nothing.
+  if its and not FINAL[its] then return { 'unique', holder } end
+  redis.call('SET', prefix .. 'unique:' .. unique, job_id)
+end
+
+local function set(field, value)
+  fields[#fields + 1] = field
+  fields[#fields + 1] = value
+end
+
+set('state', state)
+set('queue', queue)
+if nesting > 0 then set('nesting', nesting) end
+if retries > 0 then set('retries', retries) end
+if priority ~= 0 then set('priority', priority) end
+if owners ~= '' then set('owners', owners) end
+if unique ~= '' then set('unique', unique) end
+if message ~= '' then set('envelope', message) end
+if delay > 0 then set('due_at', stamp(now + delay)) end
+if not old[1] then
+  set('created_at', stamp(now))
+  add_to_lists(owners ~= '' and owners or '[]')
+end
+if confirm_within > 0 then
+  set('unconfirmed_until', stamp(now + confirm_within))
+  redis.call('ZADD', prefix .. 'unconfirmed', stamp(now + confirm_within), job_id)
+end
+if message ~= '' then
+  if delay > 0 then
+    redis.call('ZADD', prefix .. 'scheduled', stamp(now + delay), job_id)
+  else
+    local place = next_place(priority)
+    set('place', place)
+    stand_at(place, queue)
+  end
+end
+set('event_id', add_event(state))
+redis.call('HSET', job, unpack(fields))
+return { old[1] and 'again' or 'created' }
