@@ -6,6 +6,8 @@ import typing as t
 
 from celery.worker.consumer import Consumer
 
+from . import elsewhere
+
 __all__ = ["OffloadConsumer"]
 
 
@@ -14,6 +16,9 @@ class OffloadConsumer(Consumer):  # type: ignore[misc]
     kept."""
 
     def on_unknown_task(self, body: t.Any, message: t.Any, exc: Exception) -> None:
+        if self.app.engine is None:
+            elsewhere.park(self, message)
+            return
         if not self._is_ours(message):
             super().on_unknown_task(body, message, exc)
             return
@@ -36,6 +41,9 @@ class OffloadConsumer(Consumer):  # type: ignore[misc]
         self._bury(message, repr(exc)) or super().on_decode_error(message, exc)
 
     def _bury(self, message: t.Any, why: str) -> bool:
+        if self.app.engine is None:
+            elsewhere.bury(self, message, f"The message cannot be read: {why}")
+            return True
         if not self._is_ours(message):
             return False
         self.app.engine.bury(message.delivery_tag, f"The message cannot be read: {why}")

@@ -24,7 +24,8 @@ from .._current import running_job
 from .._jobs import JobState
 from .._store import Deadline, NewJob, StoreUnavailable
 from ..exceptions import EnqueueError, JobCancelled, NotSerializable, PayloadTooLarge
-from . import describe
+from . import delayed, describe
+from .broker import put
 from .intake import Publishing, publishing
 from .message import FENCE
 from .producer import LineProducer
@@ -73,6 +74,10 @@ def send(
         state = JobState.RETRYING
     if app.engine is not None:
         return _in_one_step(app, publish, options, Publishing(job, state, deadline))
+    if job.delay:
+        result, outcome = delayed.enqueue(app, publish, options, job, state, deadline)
+        existing = _existing(app, outcome)
+        return result if existing is None else existing
     try:
         outcome = app.store.enqueue(
             job, state=state, confirm_within=deadline.left() + SLACK, deadline=deadline
@@ -82,7 +87,7 @@ def send(
     if (existing := _existing(app, outcome)) is not None:
         return existing
     try:
-        result = _publish(app, publish, options, deadline)
+        result = put(app, publish, options, deadline)
         if not app.store.confirm(job.id, deadline):
             raise EnqueueError("The job was not accepted: the broker took it too late.")
     except EnqueueError as error:
@@ -119,7 +124,7 @@ def _in_one_step(
             producer = LineProducer(app.engine, queue) if app.engine else None
             result = publish(producer=producer, retry=False, **options)
         else:
-            result = _publish(app, publish, options, current.deadline)
+            result = put(app, publish, options, current.deadline)
     except StoreUnavailable as error:
         unsure = " It may have been accepted all the same." if error.sent else ""
         raise EnqueueError(f"The job was not accepted. {error}{unsure}") from error
@@ -154,39 +159,6 @@ def _existing(app: OffloadCelery, outcome: tuple[str, str]) -> t.Any:
 
 def _away(error: Exception) -> bool:
     return isinstance(error, OperationalError | OSError)
-
-
-def _publish(
-    app: OffloadCelery,
-    publish: t.Callable[..., t.Any],
-    options: dict[str, t.Any],
-    deadline: Deadline,
-) -> t.Any:
-    given = options.pop("producer", None) or options.pop("publisher", None)
-    if given is not None:
-        return publish(producer=given, retry=False, **options)
-    for last in (False, True):
-        left = deadline.left()
-        if not left:
-            raise EnqueueError("The job was not accepted: no connection to the broker was free.")
-        with app.producer_pool.acquire(block=True, timeout=left) as producer:
-            limits = {"confirm_timeout": max(0.05, deadline.left()), "retry": False}
-            try:
-                return publish(producer=producer, **limits, **options)
-            except Exception as error:
-                if not isinstance(error, TimeoutError) and not _broken(producer.connection, error):
-                    raise
-                # Never give a broken connection back as it is. One that had gone stale in the
-                # pool says nothing about the broker, so a fresh one is tried, once.
-                producer.connection.collect()
-                if last or not deadline.left():
-                    raise
-    raise AssertionError("unreachable")
-
-
-def _broken(connection: t.Any, error: Exception) -> bool:
-    kinds = (OperationalError, *connection.connection_errors, *connection.channel_errors)
-    return isinstance(error, kinds)
 
 
 def _refuse(app: OffloadCelery, job_id: str, error: Exception) -> None:

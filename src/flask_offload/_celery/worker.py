@@ -18,6 +18,7 @@ from celery.worker import state as worker_state
 from .._current import JobLogHandler, MaskSecrets
 from .._store import StoreUnavailable, WorkerInfo
 from . import interrupt
+from .delayed import Publisher
 from .startup import check_server
 from .tracing import attempt, fence
 
@@ -37,6 +38,7 @@ def install(app: OffloadCelery) -> None:
     """Add our steps to every worker of ``app``."""
     app.steps["worker"].add(Presence)
     app.steps["worker"].add(Grace)
+    app.steps["worker"].add(Publisher)
 
 
 def _set_up_logging() -> None:
@@ -200,10 +202,13 @@ class Grace(bootsteps.StartStopStep):  # type: ignore[misc]
                 worker.app.store.requeue(request.id, attempt(request.request_dict), forgive=True)
         # Last the messages: at the end of its connection the broker has back all that was not
         # acknowledged. The event loop that would carry a reject does not turn any more.
-        try:
-            worker.consumer.connection.close()
-        except Exception:
-            log.exception("The messages could not be given back; the broker will miss them soon.")
+        # RabbitMQ sees that end with the process; to close it here would wait for an answer that
+        # another thread may read.
+        if worker.consumer.connection.transport.driver_type != "amqp":
+            try:
+                worker.consumer.connection.close()
+            except Exception:
+                log.exception("The messages could not be given back; they will be missed soon.")
         with suppress(StoreUnavailable):
             worker.app.store.beat(WorkerInfo(worker.app.worker_name), 0)
         logging.shutdown()

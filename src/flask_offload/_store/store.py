@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from .deliveries import Deliveries
+from .elsewhere import Elsewhere
 from .queries import Queries
 from .records import Records
 
 __all__ = ["Store"]
 
 
-class Store(Records, Deliveries, Queries):
-    """The jobs of one namespace. See the three parts for what can be done."""
+class Store(Records, Deliveries, Elsewhere, Queries):
+    """The jobs of one namespace. See the four parts for what can be done."""
