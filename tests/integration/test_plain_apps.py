@@ -6,6 +6,7 @@ What they are told is what Celery on Redis would tell them.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import secrets
 import typing as t
@@ -213,3 +214,72 @@ def test_killed_worker_in_the_middle_of_a_job(
 def test_no_cap_but_the_servers(running: Plain) -> None:
     assert running.task("large").delay(3_000_000).get(timeout=30) == "x" * 3_000_000
     assert running.task("size").delay("x" * 3_000_000).get(timeout=30) == 3_000_000
+
+
+def test_id_that_is_used_again_runs_again_once_it_is_over(running: Plain, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    task = running.task("run").s(str(ledger))
+    task.freeze()
+    for times in (1, 2, 3):
+        task.apply_async()
+        wait_until(lambda times=times: words(ledger) == ["start", "end"] * times, 20)
+    # The link of a chain is sent by a worker.
+    link = running.task("run").si(str(ledger))
+    link.freeze()
+    for times in (4, 5):
+        chain(running.task("add").si(1, 1), link)()
+        wait_until(lambda times=times: words(ledger) == ["start", "end"] * times, 20)
+
+
+def test_id_that_is_used_again_adds_nothing_before_it_is_over(
+    running: Plain, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger"
+    task = running.task("run").s(str(ledger), 2)
+    first = task.freeze()
+    task.apply_async()
+    task.apply_async()
+    wait_until(lambda: words(ledger) == ["start"], 20)
+    task.apply_async()
+    first.get(timeout=20)
+    assert running.task("add").delay(1).get(timeout=20) == 2
+    assert words(ledger) == ["start", "end"]
+
+
+def test_same_message_again_adds_nothing(running: Plain, tmp_path: Path) -> None:
+    """A publish that is repeated because its answer was lost, when the job is over already."""
+    ledger = tmp_path / "ledger"
+    sent: list[t.Any] = []
+    with running.app.connection_for_write() as connection:
+        channel = connection.default_channel
+        enqueue = channel.engine.enqueue
+
+        def twice(queue: str, message: t.Any) -> t.Any:
+            sent.append(copy.deepcopy(message))
+            return enqueue(queue, message)
+
+        channel.engine.enqueue = twice
+        try:
+            result = running.task("run").apply_async((str(ledger),), connection=connection)
+        finally:
+            del channel.engine.enqueue
+        result.get(timeout=20)
+        assert enqueue("celery", sent[0]) == ("exists", result.id)
+    assert running.task("add").delay(1).get(timeout=20) == 2
+    assert words(ledger) == ["start", "end"]
+
+
+def test_record_of_the_second_run_is_whole(running: Plain, valkey: servers.Valkey) -> None:
+    task = running.task("add").s(1, 2)
+    job = running.key("job", task.freeze().id)
+    with valkey.client() as client:
+        fences = []
+        for _ in range(2):
+            task.apply_async()
+            wait_until(lambda: client.hget(job, "state") == "succeeded", 20)
+            fences.append(int(client.hget(job, "fence") or 0))
+            assert client.ttl(job) > 0
+        assert fences[1] > fences[0]
+        assert client.hexists(job, "reuse") is False
+        members = client.zrange(running.key("expiry"), 0, -1)
+        assert len([member for member in members if member.startswith(task.id)]) == 1

@@ -54,9 +54,11 @@ class Intake:
         self.store = store
         self.settings = settings
 
-    def enqueue(self, queue: str, message: Message) -> None:
+    def enqueue(self, queue: str, message: Message) -> tuple[str, str]:
         """Put a message in line, with its record, in one step.
 
+        :return: What the store said, and the id of the job there is; empty for one of several
+            that are sent together.
         :raises StoreUnavailable: It was not accepted; if ``sent``, perhaps it was.
         """
         is_task(message)
@@ -79,6 +81,7 @@ class Intake:
             batch.append(accepted)
         else:
             (current.outcome,) = self._accept([accepted], current.deadline)
+        return current.outcome
 
     def _accept(self, jobs: list[Accepted], deadline: Deadline) -> list[tuple[str, str]]:
         while True:

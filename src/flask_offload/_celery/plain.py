@@ -24,11 +24,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from celery import signals
+from celery._state import get_current_task
 
 from .._config import Settings
 from .._store import Store
 from .engine import Engine
-from .message import ETA
+from .message import ETA, Message
 
 __all__ = ["engine_of", "store_of"]
 
@@ -38,6 +39,29 @@ FOREVER = 100 * 365 * 86_400.0
 #: The server refuses what is too large for it; Celery has no limit of its own.
 UNLIMITED = sys.maxsize
 DEFAULT_LEASE = 30.0
+
+#: The property that tells one publish from another of the same task id.
+PUBLISH = "offload_publish"
+
+
+class _Engine(Engine):
+    """The line, with what Celery's users expect of an id that is used again."""
+
+    def enqueue(self, queue: str, message: Message) -> tuple[str, str]:
+        """Put a message in line. Once the job of its id is over, another message is a new run."""
+        properties = message["properties"]
+        publish = str(properties.get("delivery_tag") or "")
+        if publish:
+            properties[PUBLISH] = publish
+        outcome = super().enqueue(queue, message)
+        if outcome[0] != "exists" or not publish:
+            return outcome
+        sender = get_current_task()
+        job_id = (sender.request.id if sender else "") or ""
+        if not self.store.reuse(outcome[1], publish, job_id):
+            return outcome
+        return super().enqueue(queue, message)
+
 
 _engines: list[Engine] = []
 _worker: dict[str, bool] = {"in_worker": False, "stopping": False}
@@ -70,7 +94,7 @@ def _store(url: str, namespace: str, keep: tuple[float, float] | None = None) ->
 @cache
 def _engine(url: str, namespace: str, lease: float) -> Engine:
     settings = _settings(namespace, None, lease)
-    engine = Engine(Store(_from_celery(url), settings), settings)
+    engine = _Engine(Store(_from_celery(url), settings), settings)
     for name, value in _worker.items():
         setattr(engine, name, value)
     _engines.append(engine)

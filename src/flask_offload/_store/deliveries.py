@@ -62,6 +62,15 @@ class Deliveries(Base):
         """End the lease of a job that is dealt with."""
         self._script("ack", job_id, fence)
 
+    def reuse(self, job_id: str, publish: str, sender: str = "") -> bool:
+        """Let the next enqueue take the place of a job that is over.
+
+        :param publish: A text that is in the message to be enqueued, and in no other.
+        :param sender: The job that sends it, if one does.
+        :return: False if the job is not over, or is of that very message.
+        """
+        return bool(self._script("reuse", job_id, publish, sender))
+
     def bury(self, job_id: str, fence: int, error: str, error_type: str, result: str) -> bool:
         """Make a job dead that a worker cannot read, and keep all of it.
 

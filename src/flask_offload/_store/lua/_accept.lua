@@ -2,6 +2,15 @@
 -- They set what is read here: nesting, retries, state, delay, confirm_within, message, queue,
 -- priority, owners, unique, fields.
 local old = redis.call('HMGET', job, 'state', 'cancel_requested')
+if FINAL[old[1]] and redis.call('HEXISTS', job, 'reuse') == 1 then
+  -- A new job in its place; see reuse. What still comes from the one before is refused.
+  local known = redis.call('HMGET', job, 'fence', 'owners')
+  redis.call('ZREM', prefix .. 'expiry', job_id .. '\n' .. (known[2] or '[]'))
+  redis.call('ZREM', prefix .. 'dead', job_id)
+  redis.call('DEL', job, prefix .. 'log:' .. job_id)
+  redis.call('HSET', job, 'fence', (known[1] or 0) + 1)
+  old = {}
+end
 if old[1] then
   -- An enqueue of an id that exists adds nothing, also when that job has finished.
   if FINAL[old[1]] or compare_attempt(nesting, retries) <= 0 then return { 'exists' } end
