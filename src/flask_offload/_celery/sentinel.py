@@ -9,6 +9,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.url import maybe_sanitize_url
 
 from .._store import Primary, SentinelConnection, SentinelTLSConnection, connection_options
+from .._store.sentinel import SentinelPool
 
 __all__ = ["SentinelChannel", "StoreConnections"]
 
@@ -66,6 +67,11 @@ class StoreConnections(RedisBackend):  # type: ignore[misc]
             params.pop("socket_connect_timeout", None)
             params.pop("socket_keepalive", None)
         return params
+
+    def _get_pool(self, **params: t.Any) -> t.Any:
+        if isinstance(params.get("connection_pool"), Primary):
+            return SentinelPool(**params)
+        return super()._get_pool(**params)
 
     def as_uri(self, include_password: bool = False) -> str:
         url: str = self.url

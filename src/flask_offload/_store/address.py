@@ -11,6 +11,10 @@ from . import sentinel
 
 __all__ = ["Reason", "connection_options", "reason", "redis_url"]
 
+CLIENT_CERTIFICATE = (
+    "If it wants to see a certificate, set ssl_certfile and ssl_keyfile in OFFLOAD_URL to one that "
+    "its CA signed."
+)
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 
 
@@ -61,6 +65,14 @@ def reason(error: BaseException | None) -> Reason | None:
             return Reason(cause.why, cause.mend, cause.passes)
         if isinstance(cause, ssl.SSLError):
             return _of_tls(cause)
+        if isinstance(cause, TimeoutError) and "handshake" in str(cause):
+            # A server without TLS waits for the rest of what it takes for a command.
+            return Reason(
+                "The server does not answer by TLS.",
+                "Unless it hangs, set OFFLOAD_URL to the port that has it, or to redis:// "
+                "without an s.",
+                passes=True,
+            )
         # redis-py raises its own without a "from".
         cause = cause.__cause__ or cause.__context__
     return None
@@ -79,7 +91,13 @@ def _of_tls(error: ssl.SSLError) -> Reason:
     if "CERTIFICATE_REQUIRED" in said or "HANDSHAKE_FAILURE" in said or "UNKNOWN_CA" in said:
         return Reason(
             f"The server refuses the certificate of this client, or its lack ({error.reason}).",
-            "Set ssl_certfile and ssl_keyfile in OFFLOAD_URL to one that its CA signed.",
+            CLIENT_CERTIFICATE,
+        )
+    if isinstance(error, ssl.SSLEOFError):
+        return Reason(
+            "The server closed the TLS connection.",
+            CLIENT_CERTIFICATE,
+            passes=True,
         )
     if "WRONG_VERSION" in said or "RECORD_LAYER" in said:
         return Reason(

@@ -58,6 +58,7 @@ class Connections:
                 "encoding_errors": "surrogateescape",
             }
         )
+        self._primary: Primary | None = self._settings.connection_kwargs.get("connection_pool")
         self._limit = limit
         self._reset()
 
@@ -80,10 +81,6 @@ class Connections:
         server = known.get("path") or (known.get("host", "localhost"), known.get("port", 6379))
         return server, self.database
 
-    @property
-    def _primary(self) -> Primary | None:
-        return self._settings.connection_kwargs.get("connection_pool")
-
     @contextmanager
     def take(self, deadline: Deadline) -> t.Iterator[Link]:
         """Borrow a connection.
@@ -103,6 +100,8 @@ class Connections:
                 connection = free.pop()
             except IndexError:
                 connection = self._settings.connection_class(**self._settings.connection_kwargs)
+            if self._primary is not None:
+                self._primary.check(connection)
             link = Link(connection, deadline)
             try:
                 link.open()

@@ -1,12 +1,15 @@
 """Connections to the primary that sentinels name: each asks them anew when it is opened.
 
-So a failover needs no step of its own. What is connected to the old primary is closed, by its end,
-by sentinel, or because that server refuses to write; and what connects next finds the new one.
+What is connected to an old primary is closed by its end, or by a sentinel that demotes it. But it
+may live on for ten seconds before that, and what it is told then is lost. So whoever takes a
+connection from a pool sees that it leads to the primary, by what a sentinel said a second ago.
 """
 
 from __future__ import annotations
 
+import time
 import typing as t
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -23,12 +26,15 @@ __all__ = [
     "Primary",
     "PrimaryUnknown",
     "SentinelConnection",
+    "SentinelPool",
     "SentinelTLSConnection",
     "parse",
     "server_options",
 ]
 
 PORT = 26379
+#: Seconds for which it is believed that a primary is one, and for the question whether it is.
+BELIEF, QUESTION = 1.0, 0.25
 #: Seconds to find the primary and to connect to it, where the caller sets no limit.
 LIMIT = 2.0
 FORM = "sentinel://user:password@host1:26379,host2:26379/0?master=name"
@@ -62,6 +68,19 @@ class Primary:
     options: dict[str, t.Any] = field(default_factory=dict, repr=False)
     is_master: bool = True
     check_connection: bool = False
+    address: Address | None = None
+    _ask_at: float = 0.0
+
+    def check(self, connection: t.Any) -> None:
+        """Close a free connection to a server that is the primary no longer."""
+        now = time.monotonic()
+        if now > self._ask_at:
+            # Before the question: one thread asks, the others go on.
+            self._ask_at = now + BELIEF
+            with suppress(PrimaryUnknown):  # then the connection may be as good as any
+                self.find(Deadline.after(QUESTION))
+        if (connection.host, connection.port) != self.address and connection.is_connected:
+            connection.disconnect()
 
     def find(self, deadline: Deadline) -> Address:
         """Ask one sentinel after the other, so that some of the time is left to connect.
@@ -85,7 +104,9 @@ class Primary:
             else:
                 # The first to be asked next time; a list of its own, for other threads read it.
                 self.sentinels = [address, *(other for other in sentinels if other != address)]
-                return state["ip"], int(state["port"])
+                self._ask_at = time.monotonic() + BELIEF
+                self.address = state["ip"], int(state["port"])
+                return self.address
         raise self._unknown(failed, known, down)
 
     def _ask(self, address: Address, timeout: float) -> dict[str, t.Any]:
@@ -144,6 +165,16 @@ class SentinelConnection(SentinelManagedConnection):
 
 class SentinelTLSConnection(SentinelConnection, SentinelManagedSSLConnection):
     """The same, by TLS."""
+
+
+class SentinelPool(redis.ConnectionPool):
+    """A pool of such connections."""
+
+    def get_connection(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        connection = super().get_connection(*args, **kwargs)
+        self.connection_kwargs["connection_pool"].check(connection)
+        connection.connect()  # type: ignore[no-untyped-call]
+        return connection
 
 
 def parse(url: str) -> tuple[Primary, str]:

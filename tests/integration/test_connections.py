@@ -1,0 +1,302 @@
+"""The ways to a server that a URL can name, each from a page to a worker and back."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import typing as t
+from pathlib import Path
+
+import httpx
+import pytest
+from flask import Flask
+from werkzeug.serving import make_server
+
+import topologies
+from event_stream import stream
+from flask_offload import ConfigError, EnqueueError
+from flask_offload._store import Deadline, examine
+from servers import Valkey, free_port
+from servers import valkey as own_server
+from topologies import SentinelSetup, TLSServer
+from waiting import wait_until
+
+if t.TYPE_CHECKING:
+    from conftest import System
+
+needs_redis = pytest.mark.skipif(topologies.REDIS is None, reason=topologies.HOW_TO_GET_IT)
+
+MakeSystem = t.Callable[..., "System"]
+
+
+@contextlib.contextmanager
+def by_unix(database: str) -> t.Iterator[str]:
+    with own_server(arguments=["--unixsocket", "s.sock"]) as server:
+        with server.client() as client:
+            client.config_set("requirepass", "secret")
+        yield f"unix://:secret@{server.folder}/s.sock{database}"
+
+
+@contextlib.contextmanager
+def url_of(way: str) -> t.Iterator[str]:
+    """A server that is reached in one of the ways."""
+    if way == "unix":
+        with by_unix("") as url:
+            yield url
+    elif way == "unix, database 3":
+        with by_unix("?db=3") as url:
+            yield url
+    elif way in {"rediss", "valkeys"}:
+        with topologies.running(TLSServer) as server:
+            yield server.url.replace("rediss", way)
+    else:
+        with topologies.running(SentinelSetup, password="secret", tls="tls" in way) as setup:
+            yield setup.url()
+
+
+@contextlib.contextmanager
+def visitor_of(app: Flask) -> t.Iterator[httpx.Client]:
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
+    thread.start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    headers = {"Accept": "application/json", "Sec-Fetch-Site": "same-origin"}
+    try:
+        with httpx.Client(base_url=base, headers=headers, timeout=30) as client:
+            yield client
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def web(system: System) -> tuple[Flask, t.Any]:
+    app = system.app()
+    celery = app.extensions["offload"].celery
+
+    @app.post("/count")
+    def count() -> dict[str, str]:
+        job = celery.tasks["sample.count"].delay(5)
+        return {"id": job.id, "url": job.url}
+
+    return app, celery
+
+
+@needs_redis
+@pytest.mark.parametrize(
+    "way", ["unix", "unix, database 3", "rediss", "valkeys", "sentinel", "sentinel, tls"]
+)
+def test_from_the_page_to_the_worker_and_back(make_system: MakeSystem, way: str) -> None:
+    with url_of(way) as url:
+        system = make_system(url)
+        app, celery = web(system)
+        health = examine(celery.store)
+        assert (health.faults, health.server.split()[0]) == (
+            [],
+            "Redis" if "u" not in way else "Valkey",
+        )
+        with visitor_of(app) as visitor:
+            job = visitor.post("/count").json()
+            with stream(visitor, f"/jobs/{job['id']}/events") as live:
+                states = [next(live)[1]["state"]]
+                worker = system.worker("--concurrency", "2")
+                for name, data, _ in live:
+                    states += [data["state"]] if name == "job" else []
+            assert (states[0], states[-1]) == ("queued", "succeeded")
+            assert "running" in states
+            assert visitor.get(job["url"]).json()["result"] == "counted"
+        # Celery's own connections: of results, of chords, of remote control.
+        tasks = celery.tasks
+        assert tasks["sample.add"].delay(2, 3).get(timeout=20) == 5
+        chord = celery.signature("sample.total")
+        parts = [tasks["sample.add"].s(n, n) for n in range(3)]
+        from celery import chord as chord_of
+
+        assert chord_of(parts, app=celery)(chord).get(timeout=20) == 6
+        assert celery.control.ping(timeout=5) == [{"w0@test": {"ok": "pong"}}]
+        assert "secret" not in worker.text
+        assert "Traceback" not in worker.text
+
+
+# -- what is wrong is said in one line
+
+
+def refusal(system: System) -> str:
+    """What an enqueue says."""
+    celery = system.app().extensions["offload"].celery
+    with pytest.raises(EnqueueError) as caught:
+        celery.tasks["sample.add"].delay(1)
+    text = str(caught.value)
+    assert "\n" not in text
+    # A worker that could never work does not start; it says the same.
+    (fault,) = examine(celery.store).faults
+    assert fault.mend in text
+    return text
+
+
+@needs_redis
+def test_a_certificate_that_is_not_accepted(make_system: MakeSystem, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with topologies.running(TLSServer) as server:
+        wrong = topologies.Certificates(other)
+        for query in (f"ssl_ca_certs={wrong['ca.pem']}", ""):
+            text = refusal(make_system(f"{server.bare}?{query}"))
+            assert "The certificate of the server is not accepted" in text
+            assert "Set ssl_ca_certs in OFFLOAD_URL" in text
+        worker = make_system(server.bare).worker("--pool", "solo", ready=False)
+        assert worker.popen.wait(30) == 1
+        assert "Error: The server of OFFLOAD_URL cannot be reached." in worker.text
+        assert "Mend: Set ssl_ca_certs in OFFLOAD_URL" in worker.text
+        # The CA is right, but the server wants to see a certificate too.
+        right = server.certificates
+        text = refusal(make_system(f"{server.bare}?{right.query()}"))
+        assert "set ssl_certfile and ssl_keyfile in OFFLOAD_URL" in text
+        name = server.url.replace("127.0.0.1", "0.0.0.0")
+        assert "Set OFFLOAD_URL to a name that the certificate has." in refusal(make_system(name))
+
+
+def test_no_tls_on_that_port(make_system: MakeSystem, valkey: Valkey) -> None:
+    url = valkey.url.replace("redis:", "rediss:")
+    assert "set OFFLOAD_URL to the port that has it, or to redis:// without" in refusal(
+        make_system(url)
+    )
+
+
+@needs_redis
+def test_sentinels_that_do_not_know(make_system: MakeSystem) -> None:
+    with topologies.running(SentinelSetup) as setup:
+        system = make_system(setup.url(master="mymaster"))
+        text = refusal(system)
+        assert "The sentinels of OFFLOAD_URL know no primary 'mymaster'." in text
+        assert f"Set master= in it to one of: {topologies.MASTER}." in text
+        worker = system.worker("--pool", "solo", ready=False)
+        assert worker.popen.wait(30) == 1
+        assert f"one of: {topologies.MASTER}." in worker.text
+    text = refusal(make_system(f"sentinel://127.0.0.1:{free_port()},localhost:1/0?master=m"))
+    assert "No sentinel of OFFLOAD_URL answers (127.0.0.1:" in text
+    assert "Start them, or set OFFLOAD_URL to where they are: sentinel://" in text
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("sentinel://h1:26379,h2", "does not say which primary: sentinel://.*master=name"),
+        ("sentinel://h1;sentinel://h2/0?master=m", "with commas, as in sentinel://"),
+        ("sentinel://h1:x,h2/0?master=m", "a sentinel without a host, or no number for its port"),
+        ("sentinel:///0?master=m", "a sentinel without a host"),
+    ],
+)
+def test_malformed_sentinel_urls(make_system: MakeSystem, url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_system(url).app()
+
+
+# -- a failover
+
+
+def lines(ledger: Path) -> list[str]:
+    return ledger.read_text().split() if ledger.exists() else []
+
+
+def strike(setup: SentinelSetup, how: str) -> None:
+    old = setup.primary
+    assert old.process
+    if how == "killed":
+        old.stop()
+    elif how == "hung":
+        old.pause()
+    else:
+        with setup.ask() as client:
+            client.execute_command("SENTINEL", "FAILOVER", topologies.MASTER)
+
+
+@needs_redis
+@pytest.mark.parametrize(
+    ("how", "pool"), [("killed", "prefork"), ("hung", "threads"), ("demoted", "prefork")]
+)
+def test_a_failover(make_system: MakeSystem, tmp_path: Path, how: str, pool: str) -> None:
+    ledger, long = tmp_path / "ledger", tmp_path / "long"
+    with topologies.running(SentinelSetup) as setup:
+        system = make_system(setup.url(), OFFLOAD_LEASE="9")
+        app, celery = web(system)
+        tasks, old = celery.tasks, setup.primary
+        worker = system.worker("--pool", pool, "--concurrency", "2")
+        before = [tasks["sample.note"].delay(str(ledger), f"before{n}") for n in range(10)]
+        running = tasks["sample.sleep"].delay(8, str(long))
+        later = [
+            tasks["sample.note"].apply_async((str(ledger), f"later{n}"), countdown=10)
+            for n in range(10)
+        ]
+        wait_until(lambda: len(lines(ledger)) == 10 and lines(long))
+        wait_until(lambda: all(job.record.state.finished for job in before))
+        # Each of a pool: all of them are led to the new primary.
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(celery.store.connections.take(Deadline.after(2)))
+        setup.replicated()
+        with visitor_of(app) as visitor:
+            job = visitor.post("/count").json()
+            wait_until(lambda: celery.AsyncResult(job["id"]).record.state.finished)
+            with celery.feed.subscribe([running.id]) as changes:
+                setup.replicated()
+                began = time.monotonic()
+                strike(setup, how)
+                confirmed, slowest, number, window = [], 0.0, 0, set()
+                back = new = 0.0
+                while not back or time.monotonic() - began < back + 3:
+                    # A server takes writes for up to ten seconds after its sentinels have named
+                    # another one. They are looked at once a second.
+                    now = time.monotonic()
+                    if not new and setup.primary is not old:
+                        new = now
+                    over = new and now - new > 1.2
+                    word, asked, number = f"during{number}", time.monotonic(), number + 1
+                    if not over:
+                        window.add(word)
+                    with contextlib.suppress(EnqueueError):
+                        done = tasks["sample.note"].delay(str(ledger), word)
+                        back = back or (new and time.monotonic() - began)
+                        if over:
+                            confirmed.append((word, done))
+                    slowest = max(slowest, time.monotonic() - asked)
+                    assert time.monotonic() - began < 30, setup.log
+                    time.sleep(0.05)
+                print(f"{how}: back after {back:.1f} s, slowest enqueue {slowest:.1f} s")
+                assert slowest < 3
+                # Who waited before the failover hears of what comes after it.
+                assert running.get(timeout=30) == "slept"
+                wait_until(lambda: changes.wait(0.2) == {running.id}, 10)
+        wait_until(lambda: all(job.record.state.finished for _, job in confirmed), 30)
+        wait_until(lambda: all(job.record.state.finished for job in later), 30)
+        # Remote control, too, by connections of its own.
+        wait_until(lambda: celery.control.ping(timeout=1) == [{"w0@test": {"ok": "pong"}}], 30)
+        print(f"{how}: remote control after {time.monotonic() - began:.1f} s")
+        assert lines(long) == ["start", "end"]
+        ran = lines(ledger)
+        # What ended on the old primary alone runs again; nothing else does.
+        assert [word for word in set(ran) - window if ran.count(word) > 1] == []
+        words = {f"{kind}{n}" for kind in ("before", "later") for n in range(10)}
+        assert words | {word for word, _ in confirmed} <= set(ran)
+        assert worker.popen.poll() is None
+
+
+@needs_redis
+def test_a_demoted_primary_refuses_and_the_new_one_is_asked(make_system: MakeSystem) -> None:
+    with topologies.running(SentinelSetup) as setup:
+        celery = make_system(setup.url()).app().extensions["offload"].celery
+        job = celery.tasks["sample.add"].delay(1)
+        setup.replicated()
+        one, two = setup.servers
+        with one.client() as first, two.client() as second, setup.ask() as sentinel:
+            # By hand, for sentinel would cut the connections of clients.
+            sentinel.sentinel_remove(topologies.MASTER)
+            second.execute_command("REPLICAOF", "NO", "ONE")
+            first.execute_command("REPLICAOF", "127.0.0.1", two.port)
+            sentinel.sentinel_monitor(topologies.MASTER, "127.0.0.1", two.port, 1)
+        # As if the sentinels had been asked just before.
+        celery.store.connections._primary._ask_at = time.monotonic() + 60
+        assert celery.tasks["sample.add"].delay(2).id != job.id
+        assert job.record.state == "queued"
+        assert celery.store.size("celery") == 2
