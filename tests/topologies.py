@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import shutil
+import socket
+import socketserver
 import subprocess
 import tempfile
+import threading
 import typing as t
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -164,14 +168,16 @@ class SentinelSetup:
     def log(self) -> str:
         return (self.folder / "sentinel.log").read_text()
 
+    @property
+    def tls(self) -> dict[str, t.Any]:
+        """What redis-py's client takes."""
+        if not self.certificates:
+            return {}
+        return {"ssl": True, **dict(parse_qsl(self.certificates.query(client=True)))}
+
     def ask(self) -> redis.Redis:
-        tls: dict[str, t.Any] = {}
-        if self.certificates:
-            pairs = parse_qsl(self.certificates.query(client=True))
-            tls = {"ssl": True, **dict(pairs)}
-        return redis.Redis(
-            port=self.port, password=self.password or None, decode_responses=True, **tls
-        )
+        password = self.password or None
+        return redis.Redis(port=self.port, password=password, decode_responses=True, **self.tls)
 
     def _replicas(self) -> int:
         with self.ask() as client:
@@ -185,7 +191,7 @@ class SentinelSetup:
     def primary(self) -> Valkey:
         """What the sentinel says it is."""
         with self.ask() as client:
-            port = client.sentinel_masters()[MASTER]["port"]
+            port = t.cast("dict[str, t.Any]", client.sentinel_master(MASTER))["port"]
         return next(server for server in self.servers if server.port == port)
 
     def replicated(self) -> None:
@@ -198,6 +204,36 @@ class SentinelSetup:
             self.process.kill()
         for server in self.servers:
             server.stop()
+
+
+@contextlib.contextmanager
+def relabelled(server: Valkey, said: bytes, instead: bytes) -> t.Iterator[str]:
+    """The URL of a server that tells something else of itself, as an old one would.
+
+    :param instead: As long as ``said``, for replies tell their length.
+    """
+    assert len(said) == len(instead)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", server.port)) as behind:
+                ends = {self.request: behind, behind: self.request}
+                while True:
+                    for end in select.select(list(ends), [], [])[0]:
+                        try:
+                            data = end.recv(1 << 16)
+                        except ConnectionResetError:
+                            return
+                        if not data:
+                            return
+                        ends[end].sendall(data.replace(said, instead))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as front:
+        front.daemon_threads = True
+        front.block_on_close = False
+        threading.Thread(target=front.serve_forever, args=[0.02], daemon=True).start()
+        yield f"redis://127.0.0.1:{front.server_address[1]}/0"
+        front.shutdown()
 
 
 @contextlib.contextmanager

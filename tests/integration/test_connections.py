@@ -10,6 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
 from flask import Flask
 from werkzeug.serving import make_server
 
@@ -119,6 +121,33 @@ def test_from_the_page_to_the_worker_and_back(make_system: MakeSystem, way: str)
         assert "Traceback" not in worker.text
 
 
+@needs_redis
+@pytest.mark.parametrize("tls", [False, True])
+def test_kombu_writes_sentinels_in_another_way(tmp_path: Path, tls: bool) -> None:
+    """A Celery app that knows us by its settings, and has them as Celery's docs do."""
+    with topologies.running(SentinelSetup, password="secret", tls=tls) as setup:
+        app = Celery("plain", set_as_current=False)
+        app.conf.broker_url = ";".join(
+            f"sentinel://:secret@127.0.0.1:{port}/0" for port in (free_port(), setup.port)
+        )
+        app.conf.broker_transport = "flask_offload.transport:Transport"
+        app.conf.broker_transport_options = {
+            "master_name": topologies.MASTER,
+            "sentinel_kwargs": {"password": "secret", **setup.tls},
+        }
+        if tls:
+            app.conf.broker_use_ssl = {k: v for k, v in setup.tls.items() if k != "ssl"}
+        app.conf.result_backend = f"flask_offload.backend:OffloadBackend+{setup.url()}"
+        assert "secret" not in app.backend.as_uri()
+
+        def twice(number: int) -> int:
+            return 2 * number
+
+        task = app.task(name="plain.twice", shared=False)(twice)
+        with start_worker(app, pool="solo", perform_ping_check=False):
+            assert task.delay(3).get(timeout=20) == 6
+
+
 # -- what is wrong is said in one line
 
 
@@ -191,6 +220,34 @@ def test_sentinels_that_do_not_know(make_system: MakeSystem) -> None:
 def test_malformed_sentinel_urls(make_system: MakeSystem, url: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_system(url).app()
+
+
+def test_a_read_only_replica_takes_no_job(make_system: MakeSystem, own_valkey: Valkey) -> None:
+    with own_server(arguments=["--replicaof", f"127.0.0.1 {own_valkey.port}"]) as replica:
+        with replica.client() as client:
+            wait_until(lambda: client.info("replication")["master_link_status"] == "up", 20)
+        system = make_system(replica.url)
+        celery = system.app().extensions["offload"].celery
+        with pytest.raises(EnqueueError, match=r"a read-only replica\. Set it to the primary"):
+            celery.tasks["sample.add"].delay(1)
+        worker = system.worker("--pool", "solo", ready=False)
+        assert worker.popen.wait(30) == 1
+        assert "Error: OFFLOAD_URL names a read-only replica." in worker.text
+        assert f"set OFFLOAD_URL to the primary: 127.0.0.1:{own_valkey.port}." in worker.text
+
+
+def test_a_server_that_is_too_old(make_system: MakeSystem, valkey: Valkey) -> None:
+    with valkey.client() as client:
+        version = client.info("server")["valkey_version"]
+    old = "7.1" + version[3:]
+    field = "valkey_version:"
+    pair = f"{field}{version}".encode(), f"{field}{old}".encode()
+    with topologies.relabelled(valkey, *pair) as url:
+        worker = make_system(url).worker("--pool", "solo", ready=False)
+        assert worker.popen.wait(30) == 1
+        assert f"Error: Valkey {old} is too old." in worker.text
+        assert "Mend: upgrade it to Valkey 7.2 or newer, or set OFFLOAD_URL" in worker.text
+        assert "Traceback" not in worker.text
 
 
 # -- a failover

@@ -21,7 +21,7 @@ import typing as t
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from celery import signals
 from celery._state import get_current_task
@@ -30,6 +30,7 @@ from .._config import Settings
 from .._store import Store
 from .engine import Engine
 from .message import ETA, Message
+from .sentinel import sentinels_of
 
 __all__ = ["engine_of", "store_of"]
 
@@ -131,6 +132,15 @@ def _url_of(connection: t.Any) -> str:
     login = f"{user}:{password}@" if user or password else ""
     scheme = "rediss" if connection.ssl else "redis"
     path = str(connection.virtual_host or "0").strip("/") or "0"
+    if sentinels := sentinels_of(connection):
+        options = connection.transport_options
+        known = {"master": options["master_name"], "ssl": "yes" if connection.ssl else "no"}
+        secrets = options.get("sentinel_kwargs") or {}
+        known |= {f"sentinel_{k}": secrets[k] for k in ("username", "password") if k in secrets}
+        if isinstance(connection.ssl, dict):
+            known |= {k: v for k, v in connection.ssl.items() if isinstance(v, str)}
+        hosts = ",".join(f"{name}:{port}" for name, port in sentinels)
+        return f"sentinel://{login}{hosts}/{path}?{urlencode(known)}"
     return f"{scheme}://{login}{host}:{connection.port or 6379}/{path}"
 
 

@@ -3,43 +3,58 @@
 from __future__ import annotations
 
 import typing as t
+from urllib.parse import urlsplit
 
 from celery.backends.redis import RedisBackend
 from kombu.transport import redis as kombu_redis
 from kombu.utils.url import maybe_sanitize_url
 
 from .._store import Primary, SentinelConnection, SentinelTLSConnection, connection_options
-from .._store.sentinel import SentinelPool
+from .._store.sentinel import PORT, SentinelPool
 
 __all__ = ["SentinelChannel", "StoreConnections"]
+
+
+def sentinels_of(connection: t.Any) -> list[tuple[str, int]]:
+    """The sentinels of a kombu connection whose transport options have a ``master_name``.
+
+    :param connection: Of ``sentinel://host1:26379;sentinel://host2:26379``, as kombu writes it,
+        if the options have none.
+    """
+    options = connection.transport_options
+    if not options.get("master_name"):
+        return []
+    if given := options.get("sentinels"):
+        return [(host, port) for host, port in given]
+    urls = [urlsplit(url) for url in connection.alt if url.startswith("sentinel:")]
+    found = [(url.hostname or "localhost", url.port or PORT) for url in urls]
+    return found or [(connection.hostname or "localhost", connection.port or PORT)]
 
 
 class SentinelChannel(kombu_redis.Channel):  # type: ignore[misc]
     """A channel to the primary that sentinels name; to the server of its URL, if none are given.
 
-    The transport options have kombu's names: ``master_name``, ``sentinel_kwargs``, and
-    ``sentinels``, which hold host and port of each.
+    The transport options have kombu's names: ``master_name`` and ``sentinel_kwargs``; beside them,
+    ``sentinels`` are host and port of each.
     """
 
     from_transport_options = (
         *kombu_redis.Channel.from_transport_options,
-        "sentinels",
         "master_name",
         "sentinel_kwargs",
     )
-    sentinels: t.Sequence[tuple[str, int]] = ()
     master_name: str = ""
     sentinel_kwargs: dict[str, t.Any] | None = None
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, t.Any]:
-        if not self.sentinels:
+        sentinels = sentinels_of(self.connection.client)
+        if not sentinels:
             return t.cast("dict[str, t.Any]", super()._connparams(asynchronous))
         self.connection_class = SentinelConnection
         self.connection_class_ssl = SentinelTLSConnection
         params: dict[str, t.Any] = super()._connparams(asynchronous)
         # The first sentinel, which stands in the URL for people to read.
         del params["host"], params["port"]
-        sentinels = [(host, port) for host, port in self.sentinels]
         params["connection_pool"] = Primary(
             sentinels, self.master_name, dict(self.sentinel_kwargs or {})
         )
