@@ -1,6 +1,7 @@
 # make demo    set up and run the tutorial's app: web server, worker, embedded Valkey
 # make test    set up and run all tests
 # make lint types    what CI checks besides
+# make bench    measure it beside other libraries, in about twelve minutes; see bench/README.md
 #
 # PYTHON=python3.12 make test    with another interpreter
 # PORT=5050 make demo            on another port
@@ -16,7 +17,7 @@ PIP = cd examples/tutorial && $(abspath $(BIN))/python -m pip install --quiet \
 
 export PORT
 
-.PHONY: demo test chaos lint types format clean
+.PHONY: demo test chaos bench lint types format clean
 
 demo: $(VENV)/demo.stamp
 	@exec $(BIN)/python examples/tutorial/demo.py
@@ -43,7 +44,7 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) .venv-bench build dist
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -70,3 +71,9 @@ chaos: $(VENV)/dev.stamp
 	@rm -f tests/chaos/.results.jsonl
 	@$(BIN)/python -m pytest tests/chaos $(TESTS); status=$$?; \
 	  $(BIN)/python tests/chaos/results.py; exit $$status
+
+# Figures, side by side with other libraries, which are installed into .venv-bench.
+# BENCH_LONG=1 make bench    all of them, in hours
+# BENCH="--only enqueue --peers ours,huey" make bench    some; --help lists what there is
+bench: $(VENV)/dev.stamp
+	@$(BIN)/python -m bench.run $(BENCH)

@@ -1,0 +1,1 @@
+"""Measurements. ``python -m bench.run`` compares with others; see ``README.md``."""
