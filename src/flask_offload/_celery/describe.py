@@ -6,6 +6,8 @@ import inspect
 import json
 import string
 import typing as t
+import weakref
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from .._current import MASK
@@ -14,6 +16,8 @@ __all__ = ["Shown", "arguments", "title"]
 
 TEXT_LIMIT = 200
 TITLE_LIMIT = 120
+
+_encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
 
 
 @dataclass(slots=True)
@@ -38,7 +42,8 @@ class Shown:
 def arguments(task: t.Any, args: t.Sequence[t.Any], kwargs: t.Mapping[str, t.Any]) -> Shown:
     """Mask the arguments that ``task`` declares as sensitive, and shorten long ones."""
     sensitive = frozenset(getattr(task, "sensitive", ()) or ())
-    names = _parameter_names(task)
+    parameters = _parameters(task)
+    names = parameters.names
     shown = Shown()
 
     def show(name: str, value: t.Any) -> t.Any:
@@ -53,7 +58,9 @@ def arguments(task: t.Any, args: t.Sequence[t.Any], kwargs: t.Mapping[str, t.Any
     pairs = [(names[i] if i < len(names) else rest, value) for i, value in enumerate(args)]
     shown_args = [show(name, value) for name, value in pairs]
     shown_kwargs = {name: show(name, value) for name, value in kwargs.items()}
-    shown.by_name = _defaults(task, sensitive)
+    shown.by_name = {
+        name: value for name, value in parameters.defaults.items() if name not in sensitive
+    }
     shown.by_name |= {name: value for (name, _), value in zip(pairs, shown_args, strict=True)}
     shown.by_name |= shown_kwargs
     shown.args, shown.kwargs = _dumps(shown_args), _dumps(shown_kwargs)
@@ -82,30 +89,49 @@ class _Title(string.Formatter):
         return kwargs[field_name], field_name
 
 
-def _signature(task: t.Any) -> inspect.Signature | None:
+@dataclass(frozen=True, slots=True)
+class _Parameters:
+    """Of the function of a task.
+
+    :param bound: Whether they are those of a method, without the first.
+    :param names: Those that take positional arguments.
+    """
+
+    bound: bool = False
+    names: tuple[str, ...] = ()
+    defaults: dict[str, t.Any] = field(default_factory=dict)
+
+
+#: Kept, because a signature takes longer to find than all else that an enqueue does.
+_known: weakref.WeakKeyDictionary[t.Any, _Parameters] = weakref.WeakKeyDictionary()
+
+
+def _parameters(task: t.Any) -> _Parameters:
+    run = getattr(task, "run", None)
+    function = getattr(run, "__func__", run)
+    bound = function is not run
     try:
-        return inspect.signature(task.run)
+        known = _known.get(function)
+    except TypeError:
+        known = None
+    if known is None or known.bound is not bound:
+        known = _inspected(run, bound)
+        with suppress(TypeError):  # of a kind that nobody can watch
+            _known[function] = known
+    return known
+
+
+def _inspected(run: t.Any, bound: bool) -> _Parameters:
+    try:
+        parameters = inspect.signature(run).parameters.values()
     except (TypeError, ValueError, AttributeError):
-        return None
-
-
-def _parameter_names(task: t.Any) -> list[str]:
-    signature = _signature(task)
-    if signature is None:
-        return []
+        return _Parameters(bound)
     by_keyword = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
-    return [p.name for p in signature.parameters.values() if p.kind not in by_keyword]
-
-
-def _defaults(task: t.Any, sensitive: frozenset[str]) -> dict[str, t.Any]:
-    signature = _signature(task)
-    if signature is None:
-        return {}
-    return {
-        p.name: p.default
-        for p in signature.parameters.values()
-        if p.default is not p.empty and p.name not in sensitive
-    }
+    return _Parameters(
+        bound,
+        tuple(p.name for p in parameters if p.kind not in by_keyword),
+        {p.name: p.default for p in parameters if p.default is not p.empty},
+    )
 
 
 def _short(value: t.Any) -> t.Any:
@@ -118,7 +144,7 @@ def _short(value: t.Any) -> t.Any:
 
 
 def _dumps(value: t.Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
+    return _encode(value)
 
 
 def _texts(value: t.Any) -> t.Iterator[str]:

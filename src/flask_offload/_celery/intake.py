@@ -19,8 +19,8 @@ if t.TYPE_CHECKING:
 
 __all__ = ["Intake", "Publishing", "publishing"]
 
-#: Most jobs of one round trip.
-CHUNK = 500
+#: Most jobs of one round trip, and the size of their messages from which on there are no more.
+CHUNK, CHUNK_SIZE = 200, 1_000_000
 
 
 @dataclass
@@ -76,12 +76,20 @@ class Intake:
             current = Publishing(job, state, deadline)
         job = dataclasses.replace(current.job, queue=queue, payload="")
         accepted = Accepted.of(job, current.state, pack(message, queue))
+        current.outcome = self.put(accepted, current.deadline)
+        return current.outcome
+
+    def put(self, job: Accepted, deadline: Deadline) -> tuple[str, str]:
+        """Put a job in line, or with those that are sent together.
+
+        :return: As :meth:`.Records.enqueue`; nothing yet for one that is to be sent.
+        :raises StoreUnavailable: It was not accepted; if ``sent``, perhaps it was.
+        """
         batch = _batch.get()
         if batch is not None:
-            batch.append(accepted)
-        else:
-            (current.outcome,) = self._accept([accepted], current.deadline)
-        return current.outcome
+            batch.append(job)
+            return "", ""
+        return self._accept([job], deadline)[0]
 
     def _accept(self, jobs: list[Accepted], deadline: Deadline) -> list[tuple[str, str]]:
         while True:
@@ -104,11 +112,27 @@ class Intake:
             yield
         finally:
             _batch.reset(token)
-        for start in range(0, len(jobs), CHUNK):
+        start = 0
+        for chunk in _chunks(jobs):
             deadline = Deadline.after(self.settings.publish_timeout)
             try:
-                self._accept(jobs[start : start + CHUNK], deadline)
+                self._accept(chunk, deadline)
             except StoreUnavailable as error:
                 raise EnqueueError(
                     f"{start} of {len(jobs)} jobs were accepted, the others were not. {error}"
                 ) from error
+            start += len(chunk)
+
+
+def _chunks(jobs: t.Sequence[Accepted]) -> t.Iterator[list[Accepted]]:
+    """What goes into one call each: the server does nothing else meanwhile."""
+    chunk: list[Accepted] = []
+    size = 0
+    for job in jobs:
+        chunk.append(job)
+        size += job.size
+        if len(chunk) == CHUNK or size > CHUNK_SIZE:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

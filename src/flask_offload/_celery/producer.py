@@ -16,9 +16,11 @@ if t.TYPE_CHECKING:
 
 __all__ = ["LineProducer"]
 
-#: What kombu's producer takes for itself and does not send.
+#: What kombu's producer takes for itself and does not send, and what Celery leaves behind once it
+#: is among the headers.
 NOT_SENT = frozenset(
-    "retry retry_policy declare mandatory immediate timeout confirm_timeout expiration".split()
+    "retry retry_policy declare mandatory immediate timeout confirm_timeout expiration "
+    "argsrepr kwargsrepr".split()
 )
 
 

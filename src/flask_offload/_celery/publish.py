@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+from celery.utils.saferepr import saferepr
 from celery.utils.time import maybe_make_aware
 from kombu.exceptions import OperationalError
 from kombu.utils import json as kombu_json
@@ -76,16 +77,16 @@ def send(
         return _in_one_step(app, publish, options, Publishing(job, state, deadline))
     if job.delay:
         result, outcome = delayed.enqueue(app, publish, options, job, state, deadline)
-        existing = _existing(app, outcome)
-        return result if existing is None else existing
+        found = existing(app, outcome)
+        return result if found is None else found
     try:
         outcome = app.store.enqueue(
             job, state=state, confirm_within=deadline.left() + SLACK, deadline=deadline
         )
     except StoreUnavailable as error:
         raise EnqueueError(f"The job was not accepted. {error}") from error
-    if (existing := _existing(app, outcome)) is not None:
-        return existing
+    if (found := existing(app, outcome)) is not None:
+        return found
     try:
         result = put(app, publish, options, deadline)
         if not app.store.confirm(job.id, deadline):
@@ -118,7 +119,7 @@ def _in_one_step(
     """Publish by our transport, which writes the record together with the message."""
     token = publishing.set(current)
     try:
-        queue = _line_of(app, options)
+        queue = line_of(app, options)
         if queue:
             options = {key: v for key, v in options.items() if key not in ("producer", "publisher")}
             producer = LineProducer(app.engine, queue) if app.engine else None
@@ -126,19 +127,24 @@ def _in_one_step(
         else:
             result = put(app, publish, options, current.deadline)
     except StoreUnavailable as error:
-        unsure = " It may have been accepted all the same." if error.sent else ""
-        raise EnqueueError(f"The job was not accepted. {error}{unsure}") from error
+        raise not_accepted(error) from error
     except Exception as error:
         if isinstance(error, EnqueueError) or not _away(error):
             raise
         raise EnqueueError(f"The job was not accepted: the server is away ({error}).") from error
     finally:
         publishing.reset(token)
-    existing = _existing(app, current.outcome)
-    return result if existing is None else existing
+    found = existing(app, current.outcome)
+    return result if found is None else found
 
 
-def _line_of(app: OffloadCelery, options: dict[str, t.Any]) -> str:
+def not_accepted(error: StoreUnavailable) -> EnqueueError:
+    """What an enqueue raises when the server is away."""
+    unsure = " It may have been accepted all the same." if error.sent else ""
+    return EnqueueError(f"The job was not accepted. {error}{unsure}")
+
+
+def line_of(app: OffloadCelery, options: dict[str, t.Any]) -> str:
     """The queue of a message that goes to just one, and needs nothing else of kombu."""
     if app.conf.task_send_sent_event or options.get("exchange"):
         return ""
@@ -148,7 +154,7 @@ def _line_of(app: OffloadCelery, options: dict[str, t.Any]) -> str:
     return str(queue.name) if kind == "direct" else ""
 
 
-def _existing(app: OffloadCelery, outcome: tuple[str, str]) -> t.Any:
+def existing(app: OffloadCelery, outcome: tuple[str, str]) -> t.Any:
     """The job that an enqueue found in the place of a new one, if it did."""
     what, job_id = outcome
     if what == "cancelled":
@@ -194,13 +200,7 @@ def _describe(
     if queue is not None:
         options["queue"] = queue
     running = running_job()
-    origin = _origin.get()
-    if origin is None and running is not None:
-        from .app import Origin
-
-        origin = Origin(running.job.owners, running.job.locale, running.job.request_id)
-    if origin is None:
-        origin = app.origin()
+    origin = origin_of(app, running)
     max_retries = getattr(task, "max_retries", None)
     return (
         NewJob(
@@ -224,6 +224,29 @@ def _describe(
             parent_id=options.get("parent_id") or (running.id if running else "") or "",
         ),
         options,
+    )
+
+
+def origin_of(app: OffloadCelery, running: t.Any) -> Origin:
+    """For whom a job is: as said, or as the job that enqueues it, or as the request."""
+    origin = _origin.get()
+    if origin is not None:
+        return origin
+    if running is None:
+        return app.origin()
+    from .app import Origin
+
+    return Origin(running.job.owners, running.job.locale, running.job.request_id)
+
+
+def reprs(app: OffloadCelery, args: t.Any, kwargs: t.Any, shown: describe.Shown) -> tuple[str, str]:
+    """What Celery puts into the message for events and logs, without what is sensitive."""
+    if shown.masked:
+        return shown.args_repr, shown.kwargs_repr
+    amqp, levels = app.amqp, app.conf.task_repr_maxlevels
+    return (
+        saferepr(args or (), amqp.argsrepr_maxsize, maxlevels=levels),
+        saferepr(kwargs, amqp.kwargsrepr_maxsize, maxlevels=levels),
     )
 
 

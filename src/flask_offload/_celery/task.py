@@ -11,7 +11,7 @@ from celery.exceptions import Ignore, Reject
 
 from ..exceptions import EnqueueError, JobCancelled
 from . import interrupt as interrupts
-from . import tracing
+from . import template, tracing
 
 __all__ = ["Enqueue", "OffloadTask", "limits"]
 
@@ -60,6 +60,13 @@ class OffloadTask(Task):  # type: ignore[misc]
         if owner is Task:
             return t.cast("t.Callable[..., t.Any]", self.run)
         return t.cast("t.Callable[..., t.Any]", vars(owner)["__call__"].__get__(self))
+
+    def apply_async(
+        self, args: t.Any = None, kwargs: t.Any = None, *more: t.Any, **options: t.Any
+    ) -> t.Any:
+        """Enqueue the task; see :meth:`celery.app.task.Task.apply_async`."""
+        job = None if more else template.enqueue(self, args, kwargs, options)
+        return super().apply_async(args, kwargs, *more, **options) if job is None else job
 
     def retry(self, *args: t.Any, **options: t.Any) -> t.Any:
         try:

@@ -16,6 +16,7 @@ from collections import deque
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
+import hiredis
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -226,7 +227,7 @@ class Link:
         connection = self._connection
         with _NOT_SENT:
             try:
-                packed = connection.pack_command(*command)
+                packed = [hiredis.pack_command(command)]
             except UnicodeEncodeError:
                 packed = _pack(connection, [command])
             connection.send_packed_command(packed, check_health=False)

@@ -82,6 +82,11 @@ class Accepted:
     id: str
     args: tuple[t.Any, ...]
 
+    @property
+    def size(self) -> int:
+        """Of its message, about."""
+        return len(self.args[5])
+
     @classmethod
     def of(
         cls, job: NewJob, state: JobState, envelope: str = "", confirm_within: float = 0

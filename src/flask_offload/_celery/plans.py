@@ -1,0 +1,207 @@
+"""What plain calls of a task have in common; see :mod:`template`."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from celery.app.amqp import AMQP
+from celery.app.routes import MapRoute
+from celery.app.task import Task
+from kombu.serialization import registry
+from kombu.utils import json as kombu_json
+
+from . import describe, publish
+
+if t.TYPE_CHECKING:
+    from .app import OffloadCelery
+    from .engine import Engine
+
+__all__ = ["KNOWN", "Plan", "plan_for"]
+
+#: Options of a call that a plan may be made for.
+KNOWN = frozenset("queue priority time_limit soft_time_limit ignore_result".split())
+_TYPES: dict[str, t.Any] = {
+    "queue": str, "priority": int, "time_limit": int | float, "soft_time_limit": int | float,
+    "ignore_result": bool, "serializer": str,
+}  # fmt: skip
+#: Methods of Celery that the user may have put another in the place of.
+_OF_TASK = ("shadow_name", "_get_exec_options", "AsyncResult", "add_trail")
+#: Settings under which a call is not plain, unless they are as here.
+_CONF = {
+    "task_always_eager": False,
+    "task_send_sent_event": False,
+    "task_inherit_parent_priority": False,
+    "task_protocol": 2,
+    "task_serializer": "json",
+    "task_compression": None,
+}
+#: Most plans of one task: who passes ever new options takes the long way.
+LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    :param check: Of the signature; ``None`` where the task does not want it.
+    :param title: Empty if it depends on the arguments.
+    :param sensitive: Whether some arguments must not be shown.
+    :param headers, properties: Of the message, as far as they are not as usual.
+    :param fields: Names and values of the record.
+    :param overhead: How large the payload of a call without arguments is.
+    """
+
+    engine: Engine
+    check: t.Callable[..., t.Any] | None
+    name: str
+    title: str
+    sensitive: bool
+    queue: str
+    priority: int
+    ignore_result: bool
+    headers: dict[str, t.Any]
+    properties: dict[str, t.Any]
+    fields: tuple[str, ...]
+    overhead: int
+
+
+class _Plans:
+    """The plans of one task, for as long as the task and the settings stay as they are."""
+
+    __slots__ = ("app", "by_options", "changes", "seen")
+
+    def __init__(self, app: OffloadCelery, seen: tuple[t.Any, ...]) -> None:
+        self.app = app
+        self.seen = seen
+        self.changes = dict(app.conf.changes)
+        self.by_options: dict[tuple[t.Any, ...], Plan | None] = {}
+
+
+def plan_for(app: OffloadCelery, task: t.Any, options: dict[str, t.Any]) -> Plan | None:
+    """The plan of a call with these options (of :data:`KNOWN`), if it is plain."""
+    seen = (
+        task.title, task.sensitive, task.default_queue, task.default_priority, task.ignore_result,
+        task.max_retries, task.typing, task.time_limit, task.soft_time_limit,
+    )  # fmt: skip
+    plans: _Plans | None = task.__dict__.get("_offload_plans")
+    if (
+        plans is None
+        or plans.app is not app
+        or plans.seen != seen
+        or plans.changes != app.conf.changes
+    ):
+        plans = task._offload_plans = _Plans(app, seen)
+    key = tuple(options.items())
+    try:
+        return plans.by_options[key]
+    except KeyError:
+        if len(plans.by_options) >= LIMIT:
+            return None
+    except TypeError:
+        return None  # a value that is not even hashable
+    plan = plans.by_options[key] = _plan(app, task, dict(options))
+    return plan
+
+
+def _plan(app: OffloadCelery, task: t.Any, options: dict[str, t.Any]) -> Plan | None:
+    if (
+        app.engine is None
+        or not _is_ours(app, task)
+        or any(app.conf[name] != value for name, value in _CONF.items())
+    ):
+        return None
+    limits = task.time_limit, task.soft_time_limit
+    if limits[0] and limits[1] and limits[1] > limits[0]:
+        return None  # an error, which Celery raises
+    options = {**task._get_exec_options(), **options}
+    options.setdefault("ignore_result", task.ignore_result)
+    for name in ("queue", "priority"):
+        if options.get(name) is None:
+            options[name] = getattr(task, f"default_{name}")
+    options = {name: value for name, value in options.items() if value is not None}
+    for name, value in options.items():
+        # True is an int, and 1 is not True.
+        right = isinstance(value, _TYPES.get(name, ())) and (
+            isinstance(value, bool) == (name == "ignore_result")
+        )
+        if not right:
+            return None
+    if options.pop("serializer", "json") != "json":
+        return None
+    queue = _queue_of(app, task, options)
+    if not queue:
+        return None
+    return _filled(app, task, options, queue)
+
+
+def _is_ours(app: OffloadCelery, task: t.Any) -> bool:
+    """Whether all that has a part in a call is Celery's or ours."""
+    from .app import OffloadCelery
+    from .backend import OffloadBackend
+    from .task import OffloadTask
+
+    kind = type(task)
+    behind = super(OffloadTask, task).apply_async
+    json = registry._encoders.get("json")
+    return (
+        getattr(behind, "__func__", None) is Task.apply_async
+        and kind.apply_async is OffloadTask.apply_async
+        and all(
+            getattr(kind, name) is getattr(Task, name) for name in _OF_TASK if name != "_get_app"
+        )
+        and not any(name in vars(task) for name in (*_OF_TASK, "apply_async"))
+        and not task.__v2_compat__
+        and task._dump_pydantic_arguments is None
+        and type(app).send_task is OffloadCelery.send_task
+        and "send_task" not in vars(app)
+        and type(app.amqp) is AMQP
+        and not vars(app.amqp).keys()
+        & {"create_task_message", "as_task_v2"} - {"create_task_message"}
+        and all(isinstance(route, MapRoute) for route in app.amqp.router.routes)
+        and type(app.backend).on_task_call is OffloadBackend.on_task_call
+        and json is not None
+        and json.encoder is kombu_json.dumps
+    )
+
+
+def _queue_of(app: OffloadCelery, task: t.Any, options: dict[str, t.Any]) -> str:
+    try:
+        route = app.amqp.router.route(dict(options), task.name, (), {}, task)
+    except LookupError:
+        return ""  # a queue that is not configured
+    queue = route.get("queue")
+    if {name: v for name, v in route.items() if name != "queue"} != {
+        name: v for name, v in options.items() if name != "queue"
+    }:
+        return ""  # the route says more than where to
+    return publish.line_of(app, {"queue": queue})
+
+
+def _filled(app: OffloadCelery, task: t.Any, options: dict[str, t.Any], queue: str) -> Plan:
+    # As publish has it: the payload tells the queue that was asked for.
+    kept = {name: options[name] for name in publish.KEPT if name in options}
+    payload = kombu_json.dumps({"args": [], "kwargs": {}, "options": kept})
+    title = task.title or ""
+    fixed = describe.title(task, task.name, describe.Shown()) if "{" not in title else ""
+    limits = [options.get("time_limit"), options.get("soft_time_limit")]
+    headers: dict[str, t.Any] = {} if limits == [None, None] else {"timelimit": limits}
+    if options["ignore_result"]:
+        headers["ignore_result"] = True
+    priority = int(options.get("priority") or 0)
+    fields = ["task", task.name]
+    if task.max_retries is not None:
+        fields += ["max_retries", str(task.max_retries)]
+    return Plan(
+        engine=t.cast("Engine", app.engine),
+        check=getattr(task, "__header__", None) if task.typing else None,
+        name=task.name,
+        title="" if "}" in title else fixed,
+        sensitive=bool(task.sensitive),
+        queue=queue,
+        priority=priority,
+        ignore_result=options["ignore_result"],
+        headers=headers,
+        properties={"priority": priority} if priority else {},
+        fields=tuple(fields),
+        overhead=len(payload) - 4,
+    )
