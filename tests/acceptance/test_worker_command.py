@@ -290,6 +290,46 @@ def test_server_that_no_worker_may_use_is_told_once(
         workers.pids = set  # type: ignore[method-assign]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to tell who holds a lock")
+def test_each_process_holds_the_embedded_server(tmp_path: Path) -> None:
+    """A fork shares the lock of its parent, and an exec drops it: each must have its own."""
+    (tmp_path / "embedded_shop.py").write_text(
+        "from flask import Flask\n"
+        "from flask_offload import Offload\n"
+        f"app = Flask(__name__, instance_path={str(tmp_path / 'instance')!r})\n"
+        "offload = Offload(app)\n"
+    )
+    process = servers.Process(
+        sys.executable, "-m", "flask", "--app", "embedded_shop", "offload", "worker",
+        "--processes", "2", log=tmp_path / "log", cwd=tmp_path, env={"FLASK_OFFLOAD_LINGER": "1"},
+    )  # fmt: skip
+    lock = tmp_path / "instance" / "offload" / "users.lock"
+
+    def holders() -> set[int]:
+        inode = f":{lock.stat().st_ino}"
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        return {int(f[4]) for f in locks if f[1] == "FLOCK" and f[5].endswith(inode)}
+
+    def children() -> set[int]:
+        path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        return set(map(int, path.read_text().split()))
+
+    try:
+        wait_until(lambda: process.text.count("ready.") == 2, 30, message=lambda: process.text)
+        first = children()
+        assert len(first) == 2
+        wait_until(lambda: holders() == {process.pid, *first})
+        process.signal(signal.SIGHUP)
+        wait_until(lambda: process.text.count("takes over from") == 2, 60)
+        wait_until(lambda: children().isdisjoint(first))
+        wait_until(lambda: holders() == {process.pid, *children()})
+        assert process.stop() == 0
+        # The keeper has it now, or is gone.
+        wait_until(lambda: not holders() & {process.pid, *first})
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [

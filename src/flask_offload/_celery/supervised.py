@@ -27,9 +27,10 @@ COUNT = 0.25
 #: What a worker imports as it starts; imported before the fork, it is in memory once.
 MODULES = """
     billiard.pool celery.apps.worker celery.bin.celery celery.concurrency.thread
-    celery.events.state celery.worker.components celery.worker.consumer celery.worker.control
-    celery.worker.heartbeat celery.worker.loops celery.worker.pidbox celery.worker.strategy
-    encodings.idna kombu.asynchronous.hub kombu.pidbox
+    celery.events.state celery.worker.autoscale celery.worker.components celery.worker.consumer
+    celery.worker.consumer.delayed_delivery celery.worker.control celery.worker.heartbeat
+    celery.worker.loops celery.worker.pidbox celery.worker.strategy encodings.idna
+    kombu.asynchronous.hub kombu.pidbox
 """
 
 
@@ -52,7 +53,7 @@ def preload(app: OffloadCelery) -> None:
         symbol_by_name(task.Request)
     _ = app.connection_for_read().transport_cls
     # Made on first use, and kept.
-    for part in ("amqp", "backend", "control", "events", "Worker"):
+    for part in ("amqp", "backend", "control", "events", "log", "Worker"):
         getattr(app, part)
     check_server(app)
     # No process may talk on a connection of another.

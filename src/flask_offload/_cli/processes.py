@@ -49,11 +49,6 @@ def supervise(
     :param arguments: What ``celery worker`` gets besides.
     :raises SystemExit: Always, with the exit code; also in each process.
     """
-    if not hasattr(os, "fork"):
-        raise click.UsageError(
-            "--processes and --threads need a system with fork, such as Linux or macOS. "
-            "Here, start flask offload worker --pool threads several times."
-        )
     _check(arguments)
     count = cpus() if processes.strip().lower() == "auto" else _number("--processes", processes)
     width = _number("--threads", threads)

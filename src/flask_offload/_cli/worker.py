@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 import click
@@ -56,6 +57,11 @@ def worker(
     if "--help" in given:
         click.echo(HELP)
     elif processes is not None or threads is not None:
+        if not hasattr(os, "fork"):
+            raise click.UsageError(
+                "--processes and --threads need a system with fork, such as Linux or macOS. "
+                "Here, start this command with --pool threads several times."
+            )
         # Here, so that the usual worker does not load it.
         from .processes import supervise
 
