@@ -122,6 +122,21 @@ def test_from_the_page_to_the_worker_and_back(make_system: MakeSystem, way: str)
 
 
 @needs_redis
+@pytest.mark.parametrize("way", ["unix, database 3", "rediss", "sentinel", "sentinel, tls"])
+def test_messages_by_the_stock_transport(make_system: MakeSystem, way: str) -> None:
+    with url_of(way) as url:
+        # Another text is another broker to us.
+        other = f"{url}&client_name=stock" if "sentinel" not in way else f"sentinel+kombu{url[8:]}"
+        system = make_system(url, OFFLOAD_BROKER_URL=other)
+        celery = system.app().extensions["offload"].celery
+        assert celery.engine is None
+        system.worker("--concurrency", "2")
+        job = celery.tasks["sample.add"].delay(2, 3)
+        assert job.get(timeout=20) == 5
+        wait_until(lambda: job.record.state == "succeeded")
+
+
+@needs_redis
 @pytest.mark.parametrize("tls", [False, True])
 def test_kombu_writes_sentinels_in_another_way(tmp_path: Path, tls: bool) -> None:
     """A Celery app that knows us by its settings, and has them as Celery's docs do."""
