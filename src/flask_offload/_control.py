@@ -126,7 +126,8 @@ class Control:
         if record.state.finished:
             return ""
         workers = self.workers()
-        if record.state is JobState.RUNNING:
+        if record.worker:
+            # It runs there, or is about to.
             return "" if any(w.name == record.worker for w in workers) else "lost"
         if not workers:
             return "none"

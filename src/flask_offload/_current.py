@@ -7,6 +7,7 @@ one thread a process sends what is new ten times a second.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
 import threading
@@ -17,7 +18,7 @@ from contextvars import ContextVar
 
 from werkzeug.local import LocalProxy
 
-from ._jobs import JobRecord, Progress
+from ._jobs import Progress
 from ._store import StoreUnavailable
 from .exceptions import JobCancelled
 
@@ -143,15 +144,23 @@ class RunningJob(CurrentJob):
     def has_secrets(self) -> bool:
         return bool(self._secrets)
 
-    def adopt(self, record: JobRecord) -> None:
-        """Take over from the record what travels on to the jobs that this one enqueues."""
+    def adopt(self, owners: str, locale: str, request_id: str, root_id: str) -> None:
+        """Take over from the record what travels on to the jobs that this one enqueues.
+
+        :param owners: As JSON.
+        """
         self.job = dataclasses.replace(
             self.job,
-            owners=record.owners,
-            locale=record.locale,
-            request_id=record.request_id,
-            root_id=self.job.root_id or record.root_id,
+            owners=tuple(json.loads(owners or "[]")),
+            locale=locale,
+            request_id=request_id,
+            root_id=self.job.root_id or root_id,
         )
+
+    def stop(self, *, lost: bool) -> None:
+        """Have it stopped at its next call; see :attr:`lost`."""
+        self._cancelled = True
+        self.lost = self.lost or lost
 
     def mask(self, text: str) -> str:
         """``text`` without the values of sensitive arguments."""

@@ -50,7 +50,7 @@ def put(store: Store, job_id: str, queue: str = "celery", **fields: t.Any) -> st
 
 
 def take(store: Store, count: int = 100, *queues: str) -> list[str]:
-    return [found.job_id for found in store.fetch("w", queues or ["celery"], count)]
+    return [found.job_id for found in store.fetch("w", queues or ["celery"], count).jobs]
 
 
 # -- the line
@@ -129,11 +129,11 @@ def test_lost_lease_comes_back_in_its_old_place_and_fences_off_the_old_holder(st
     first, second = (NewJob(id=name, task="app.work") for name in "ab")
     put(store, "a")
     put(store, "b")
-    (old,) = store.fetch("one", ["celery"], 1)
+    (old,) = store.fetch("one", ["celery"], 1).jobs
     assert store.start(first, worker="one", max_deliveries=5, fence=old.fence).verdict == "run"
     assert store.extend({"a": old.fence}) == ([], [])
     store.call("ZADD", f"{store.keys.prefix}leases", 1, "a")  # the lease runs out
-    new, other = store.fetch("two", ["celery"], 2)
+    new, other = store.fetch("two", ["celery"], 2).jobs
     assert (new.job_id, other.job_id) == ("a", "b")
     assert new.fence > old.fence
     assert store.extend({"a": old.fence}) == (["a"], [])
@@ -151,7 +151,7 @@ def test_lost_lease_comes_back_in_its_old_place_and_fences_off_the_old_holder(st
 def test_early_ack_is_at_most_once(store: Store) -> None:
     job = NewJob(id="a", task="app.work")
     put(store, "a")
-    (found,) = store.fetch("w", ["celery"], 1)
+    (found,) = store.fetch("w", ["celery"], 1).jobs
     store.ack("a", found.fence)
     assert store.start(job, worker="w", max_deliveries=5, fence=found.fence).verdict == "run"
     assert store.call("ZCARD", f"{store.keys.prefix}leases") == 0
@@ -161,11 +161,11 @@ def test_early_ack_is_at_most_once(store: Store) -> None:
 
 def test_retry_leaves_nothing_to_the_attempt_before(store: Store) -> None:
     put(store, "a")
-    (old,) = store.fetch("w", ["celery"], 1)
+    (old,) = store.fetch("w", ["celery"], 1).jobs
     put(store, "a", retries=1)
     store.ack("a", old.fence)
     assert not store.release("a", old.fence)
-    (new,) = store.fetch("w", ["celery"], 10)
+    (new,) = store.fetch("w", ["celery"], 10).jobs
     assert new.fence > old.fence
     assert take(store) == []
 
@@ -190,7 +190,8 @@ def test_worker_that_was_paused_past_its_lease_is_refused(
     tasks = system.app().extensions["offload"].celery.tasks
     first = system.worker("--pool", pool)
     job = tasks["sample.sleep"].delay(3, str(ledger))
-    wait_until(ledger.exists)
+    # What runs for moments only is told with its end: this one is past that.
+    wait_until(lambda: job.record.state is JobState.RUNNING)
     first.signal_all(signal.SIGSTOP)
     system.worker("--pool", pool)
     wait_until(lambda: ledger.read_text().split() == ["start", "start"], 20)

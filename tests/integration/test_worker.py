@@ -52,6 +52,7 @@ def test_killed_worker_loses_nothing(system: System, tmp_path: Path, pool: str) 
     worker = system.worker("--pool", pool)
     job = state.celery.tasks["sample.sleep"].delay(1.5, str(ledger))
     wait_until(lambda: words(ledger) == ["start"])
+    wait_until(lambda: job.record.state is JobState.RUNNING)
     worker.kill()
     # The page can tell, once the worker's presence has run out.
     wait_until(lambda: state.control.worker_missing(job.record) == "lost", 15)

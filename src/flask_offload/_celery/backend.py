@@ -12,8 +12,10 @@ from kombu.utils.encoding import str_to_bytes
 
 from .._current import running_job
 from .._jobs import JobState
-from .._store import StoreUnavailable
+from .._store import Finished, StoreUnavailable
 from ..exceptions import ResultTooLarge, UserError
+from .engine import refused
+from .light import current_light
 from .plain import store_of
 from .sentinel import StoreConnections
 from .tracing import DeliveriesExhausted, attempt, fence
@@ -104,18 +106,14 @@ class OffloadBackend(StoreConnections):
     def _finish(
         self, task_id: str, state: str, result: str, fields: dict[str, str], request: t.Any
     ) -> None:
-        done = self.store.finish(
-            task_id,
-            state,
-            result,
-            fields,
-            attempt=attempt(request or {}),
-            fence=fence(request or {}),
-        )
-        if done < 0:
-            log.warning(
-                "Job %s is another worker's by now; what came of it here is refused.", task_id
-            )
+        run = getattr(request, "offload_run", None)
+        light = current_light(task_id)
+        ran = light.ran if run is None and light is not None else getattr(run, "ran", None)
+        end = Finished(task_id, state, result, fields, attempt(request), fence(request), ran)
+        if light is not None and state in _FINAL:
+            light.end(end)
+        elif self.store.finish_all([end])[0] < 0:
+            refused(task_id)
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         return isinstance(exc, StoreUnavailable) or bool(super().exception_safe_to_retry(exc))

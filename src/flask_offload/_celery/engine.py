@@ -18,15 +18,18 @@ import typing as t
 import weakref
 from datetime import UTC, datetime
 
-from .._store import Delivery, Store, StoreUnavailable
+from .._store import Delivery, Fetched, Finished, Store, StoreUnavailable
+from .commits import Commits
 from .intake import Intake
-from .message import Message, delivered
+from .message import AT_ONCE, Message, delivered
 from .message import tag as tag_of
+from .waker import Waker
 
 if t.TYPE_CHECKING:
     from .._config import Settings
+    from .lane import Lane
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "refused"]
 
 log = logging.getLogger("flask_offload")
 
@@ -49,7 +52,11 @@ class Engine(Intake):
         #: Whether a Celery worker runs here, which outlives its connections.
         self.in_worker = False
         self.stopping = False
+        #: Seconds until the next delayed job is due, when it was last looked at.
+        self.due_in: float | None = None
         self.on_lost: t.Callable[[str, int], None] | None = None
+        self.commits = Commits(store, self._told)
+        self.waker = Waker()
         self._reset()
         _instances.add(self)
 
@@ -62,25 +69,38 @@ class Engine(Intake):
         self._done: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        #: Of a worker whose pool runs jobs in this process.
+        self.lane: Lane | None = None
+        self.commits.reset()
 
     # -- holding
 
     def fetch(self, queues: t.Sequence[str], count: int) -> list[tuple[Message, str]]:
         """Take up to ``count`` jobs, as messages with the name of their queue."""
-        found = self.store.fetch(self.worker, queues, count)
-        with self._lock:
-            self._held.update((delivery.job_id, delivery.fence) for delivery in found)
-        if found:
-            self._start()
-        messages = ((self._message(delivery), delivery.queue) for delivery in found)
-        return [(message, queue) for message, queue in messages if message is not None]
+        found = ((self.message(job), job.queue) for job in self.take(queues, count).jobs)
+        return [(message, queue) for message, queue in found if message is not None]
 
-    def _message(self, delivery: Delivery) -> Message | None:
+    def take(self, queues: t.Sequence[str], room: int, **asked: t.Any) -> Fetched:
+        """Take jobs, as :meth:`.Store.fetch` hands them out; they are held from now on."""
+        found = self.store.fetch(self.worker, queues, room, **asked)
+        self.due_in = found.due_in
+        if found.jobs:
+            with self._lock:
+                self._held.update((delivery.job_id, delivery.fence) for delivery in found.jobs)
+            self._start()
+        return found
+
+    def message(self, delivery: Delivery) -> Message | None:
+        """What a worker sees of a job; ``None`` if it cannot be read, and is dead."""
         try:
-            return delivered(delivery)
+            message = delivered(delivery)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             self.bury(tag_of(delivery), f"The message cannot be read: {error!r}")
             return None
+        message["headers"].pop(AT_ONCE, None)
+        if delivery.at_once:
+            message["headers"][AT_ONCE] = delivery.origin
+        return message
 
     def holds(self, tag: str) -> bool:
         """Whether a delivery tag is one of ours."""
@@ -100,10 +120,10 @@ class Engine(Intake):
                 return
         self.store.ack(job_id, fence)
 
-    def release(self, tag: str, *, forgive: bool = False) -> None:
-        """Give a job back."""
+    def release(self, tag: str, *, forgive: bool = False, in_pool: bool = False) -> None:
+        """Give a job back; with ``in_pool``, not to be taken into a lane again."""
         job_id, fence = self._drop(tag)
-        self.store.release(job_id, fence, forgive=forgive)
+        self.store.release(job_id, fence, forgive=forgive, in_pool=in_pool)
 
     def release_all(self) -> None:
         """Give back all that is held, at the end of the process."""
@@ -132,6 +152,11 @@ class Engine(Intake):
         }
         meta |= {"task_id": job_id, "date_done": datetime.now(UTC).isoformat()}
         self.store.bury(job_id, fence, error, error_type, json.dumps(meta))
+
+    def _told(self, end: Finished, answer: int) -> None:
+        self._drop(f"{end.fence}:{end.job_id}")
+        if answer < 0:
+            refused(end.job_id)
 
     def _drop(self, tag: str) -> tuple[str, int]:
         fence, _, job_id = tag.partition(":")
@@ -182,6 +207,11 @@ class Engine(Intake):
             log.warning("The lease of job %s is lost; another worker runs it.", job_id)
             if self.on_lost is not None:
                 self.on_lost(job_id, held[job_id])
+
+
+def refused(job_id: str) -> None:
+    """Say that what came of a job was not stored, because its lease had been lost."""
+    log.warning("Job %s is another worker's by now; what came of it here is refused.", job_id)
 
 
 _instances: weakref.WeakSet[Engine] = weakref.WeakSet()

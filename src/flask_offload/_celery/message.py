@@ -14,12 +14,14 @@ from kombu.serialization import loads
 from .._store import Delivery, NewJob
 from .stored import unpack
 
-__all__ = ["ETA", "FENCE", "Message", "delivered", "is_task", "job_of", "tag"]
+__all__ = ["AT_ONCE", "ETA", "FENCE", "Message", "delivered", "is_task", "job_of", "tag"]
 
 Message = dict[str, t.Any]
 
 #: The header in which a delivery carries its fence to the process that runs it.
 FENCE = "offload_fence"
+#: The header of a job that may start without asking: what travels on to the jobs it enqueues.
+AT_ONCE = "offload_at_once"
 #: The header that tells the task when it was due; see plain.py.
 ETA = "offload_eta"
 #: What a message of protocol 1 says in its body, and one of protocol 2 does too.

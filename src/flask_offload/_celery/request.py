@@ -20,7 +20,7 @@ class OffloadRequest(Request):  # type: ignore[misc]
     """Keeps the record in step when a message goes back to the broker."""
 
     def send_event(self, type: str, **fields: t.Any) -> None:  # noqa: A002
-        if self.task.sensitive:
+        if getattr(self.task, "sensitive", ()):
             secrets = describe.arguments(self.task, self.args, self.kwargs).secrets
             fields = {
                 name: mask(value, secrets) if isinstance(value, str) else value

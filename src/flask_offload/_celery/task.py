@@ -69,6 +69,10 @@ class OffloadTask(Task):  # type: ignore[misc]
         return super().apply_async(args, kwargs, *more, **options) if job is None else job
 
     def retry(self, *args: t.Any, **options: t.Any) -> t.Any:
+        run = tracing.running(self)
+        if run is not None:
+            # The attempt counts on the record; the next one starts a new page.
+            self.app.store.patiently(run.tell, tracing.PATIENCE)
         try:
             return super().retry(*args, **options)
         except Reject as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import sys
 import time
@@ -16,15 +17,15 @@ from flask import current_app, has_app_context
 
 from .._current import RunningJob, bind
 from .._jobs import JobState
-from .._store import NewJob, StoreUnavailable
+from .._store import NewJob, Started, StoreUnavailable
 from ..exceptions import JobCancelled
 from . import describe
-from .message import FENCE
+from .message import AT_ONCE, FENCE
 
 if t.TYPE_CHECKING:
     from .app import OffloadCelery
 
-__all__ = ["DeliveriesExhausted", "Run", "attempt", "claim", "fence"]
+__all__ = ["DeliveriesExhausted", "Run", "attempt", "claim", "fence", "running"]
 
 log = logging.getLogger("flask_offload")
 
@@ -58,25 +59,29 @@ class Run:
     def __init__(self, app: OffloadCelery, task: t.Any, args: t.Any, kwargs: t.Any) -> None:
         request = task.request
         nesting, retries = attempt(request)
-        shown = describe.arguments(task, args, kwargs)
+        self.claimed = False
+        #: Whether the body has ended.
+        self.over = False
+        self._told = False
+        self.began = time.monotonic()
+        self._fence = fence(request)
+        #: What travels on to other jobs, where the start needs nobody's leave.
+        self._origin = getattr(request, AT_ONCE, None)
+        self._app = app
+        self._task = task
+        self._input = args, kwargs
         job = NewJob(
             id=request.id,
             task=task.name,
-            title=describe.title(task, task.name, shown),
             queue=(request.delivery_info or {}).get("routing_key") or "",
-            args=shown.args,
-            kwargs=shown.kwargs,
             max_retries=task.max_retries,
             root_id=request.root_id or "",
             parent_id=request.parent_id or "",
             nesting=nesting,
             retries=retries,
         )
-        self.claimed = False
-        self._fence = fence(request)
-        self._app = app
-        self._task = task
-        self._job = RunningJob(job, app.store, app.files, shown.secrets, self._fence)
+        secrets = describe.arguments(task, args, kwargs).secrets if task.sensitive else ()
+        self._job = RunningJob(job, app.store, app.files, secrets, self._fence)
         self._exit = contextlib.ExitStack()
 
     def open(self) -> None:
@@ -92,25 +97,26 @@ class Run:
         """Whether the job is somebody else's by now."""
         return self._job.lost
 
+    @property
+    def ran(self) -> float | None:
+        """Seconds since it began, where that was not told before; see :class:`.Finished`."""
+        if self._origin is None or self._told:
+            return None
+        return time.monotonic() - self.began
+
     def __enter__(self) -> None:
         """Start the job on its record.
 
         :raises Ignore: It must not run.
         """
-        store, job = self._app.store, self._job.job
-        limit = self._app.settings.max_deliveries
+        if self._origin is not None and self._app.engine is not None:
+            self._job.adopt(*self._origin)
+            self._app.engine.commits.start_soon(self)
+            return
         pause = 0.002
         while True:
             try:
-                started = store.patiently(
-                    lambda: store.start(
-                        job,
-                        worker=self._app.worker_name,
-                        max_deliveries=limit,
-                        fence=self._fence,
-                    ),
-                    PATIENCE,
-                )
+                started = self._app.store.patiently(self._start, PATIENCE)
             except StoreUnavailable as error:
                 raise Reject(error, requeue=True) from error
             if started.verdict != "wait":
@@ -122,18 +128,43 @@ class Run:
             raise JobCancelled
         if started.verdict == "dead":
             raise DeliveriesExhausted(
-                f"Started {limit} times, and no worker lived to finish it. "
-                "OFFLOAD_MAX_DELIVERIES sets the limit."
+                f"Started {self._app.settings.max_deliveries} times, and no worker lived to "
+                "finish it. OFFLOAD_MAX_DELIVERIES sets the limit."
             )
         if started.verdict == "drop":
-            log.info("Dropping a message of job %s: %s.", job.id, started.why)
+            log.info("Dropping a message of job %s: %s.", self._job.id, started.why)
             raise Ignore
-        # The rest of what is known of the job, for what it enqueues in turn.
-        record = store.patiently(lambda: store.get_many([job.id]), PATIENCE)
-        if record:
-            self._job.adopt(record[0])
+        self._job.adopt(*started.origin)
+
+    def tell(self) -> None:
+        """Tell the start of a job that began without asking."""
+        if self._told or self._origin is None:
+            return
+        started = self._start()
+        self._told = True
+        if self.over or started.verdict == "run":
+            return
+        # Somebody has cancelled it, or another worker has it.
+        self._job.stop(lost=started.verdict != "cancelled")
+
+    def _start(self) -> Started:
+        shown = describe.arguments(self._task, *self._input)
+        job = dataclasses.replace(
+            self._job.job,
+            title=describe.title(self._task, self._task.name, shown),
+            args=shown.args,
+            kwargs=shown.kwargs,
+        )
+        return self._app.store.start(
+            job,
+            worker=self._app.worker_name,
+            max_deliveries=self._app.settings.max_deliveries,
+            fence=self._fence,
+            ran=self.ran or 0,
+        )
 
     def __exit__(self, *exc: object) -> None:
+        self.over = True
         sys.stdout.flush()  # What the task printed without a line end.
         try:
             # Before the result: a job that is over takes no more lines.
@@ -156,9 +187,14 @@ class Run:
                 )
 
 
+def running(task: t.Any) -> Run | None:
+    """The run in which a task calls this."""
+    return getattr(task.request, "offload_run", None)
+
+
 def claim(task: t.Any) -> Run | None:
     """The run that Celery's tracer has prepared, for its one call of the task."""
-    run: Run | None = getattr(task.request, "offload_run", None)
+    run = running(task)
     if run is None or run.claimed:
         return None
     run.claimed = True

@@ -21,6 +21,7 @@ from redis.exceptions import OutOfMemoryError
 from .._store import StoreUnavailable
 from . import stock
 from .engine import Engine
+from .lane import Lane
 from .message import Message, is_task
 from .plain import engine_of
 
@@ -36,6 +37,15 @@ BATCH = 10
 class QoS(kombu_redis.QoS):  # type: ignore[misc]
     """Leases in the place of kombu's list of unacknowledged messages."""
 
+    def can_consume(self) -> bool:
+        lane = self.channel.lane
+        return bool(super().can_consume()) and (lane is None or lane.free(self.in_hand) > 0)
+
+    @property
+    def in_hand(self) -> int:
+        """How many messages are delivered and not acknowledged."""
+        return len(self._delivered) - len(self._dirty)
+
     def append(self, message: t.Any, delivery_tag: str) -> None:
         if self._is_ours(delivery_tag):
             virtual.QoS.append(self, message, delivery_tag)
@@ -46,6 +56,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         if self._is_ours(delivery_tag):
             self.channel.engine.ack(delivery_tag)
             virtual.QoS.ack(self, delivery_tag)
+            if self.channel.lane is not None:
+                self.channel.engine.waker.wake()
         else:
             super().ack(delivery_tag)
 
@@ -84,6 +96,12 @@ class Channel(stock.Channel):
     QoS = QoS
     from_transport_options = (*stock.Channel.from_transport_options, "engine")
     engine: Engine | None = None
+    _due: t.Any = None
+
+    @property
+    def lane(self) -> Lane | None:
+        """Of the worker that consumes here, if it has one."""
+        return None if self.engine is None else self.engine.lane
 
     def _has_line(self, queue: str) -> bool:
         """Whether a queue is for jobs, not for replies or broadcasts."""
@@ -110,7 +128,7 @@ class Channel(stock.Channel):
     def _get(self, queue: str) -> Message:
         if not self._has_line(queue):
             return t.cast("Message", super()._get(queue))
-        for message, _ in self._fetch([queue], 1):
+        for message, _ in self.engine.fetch([queue], 1) if self.engine else ():
             return message
         return t.cast("Message", super()._get(queue))
 
@@ -165,19 +183,49 @@ class Channel(stock.Channel):
             self.connection._deliver(loads(bytes_to_str(reply[1])), queue)
             return True
         # A marker, or none for a second: one that got lost with its worker costs no more.
+        if not self.qos.can_consume():
+            # Its threads have got work since it asked. The marker is for another worker.
+            if reply and self.engine is not None:
+                self.engine.store.wake(key.removeprefix(WAKE))
+            return True
+        if not self._take_turn():
+            raise Empty
+        return True
+
+    def _take_turn(self) -> bool:
+        """Fetch for who has nothing to do; whether there was something."""
         queues = [
             q for q in self._queue_cycle.consume(len(self.active_queues)) if self._has_line(q)
         ]
-        if not queues:
-            raise Empty
+        if self.engine is None or not queues:
+            return False
         room = self.qos.can_consume_max_estimate()
-        messages = self._fetch(queues, BATCH if room is None else max(1, room))
-        if not messages:
-            raise Empty
-        self._queue_cycle.rotate(messages[0][1])
+        room = BATCH if room is None else max(1, room)
+        lane = self.engine.lane
+        if lane is None:
+            messages = self.engine.fetch(queues, room)
+        else:
+            messages = lane.fetch(queues, room, lane.free(self.qos.in_hand))
+        if messages:
+            self._queue_cycle.rotate(messages[0][1])
         for message, queue in messages:
             self._hand_over(message, queue)
-        return True
+        self._look_when_due(self.engine.due_in)
+        return (lane is not None and lane.go()) or bool(messages)
+
+    def _look_when_due(self, due_in: float | None) -> None:
+        # What is due later than that is seen at the next tick, and set then.
+        hub = self.connection.hub
+        if hub is None or due_in is None or due_in > 1.5:
+            return
+        if self._due is not None:
+            self._due.cancel()
+        self._due = hub.call_later(due_in, self._fetch_due)
+
+    def _fetch_due(self) -> None:
+        self._due = None
+        if not self.closed and self.active_queues and self.qos.can_consume():
+            self._take_turn()
 
     def _hand_over(self, message: Message, queue: str) -> None:
         tag = message["properties"]["delivery_tag"]
@@ -193,8 +241,19 @@ class Channel(stock.Channel):
             self.engine.bury(tag, f"The message cannot be read: {error!r}")
             virtual.QoS.ack(self.qos, tag)
 
-    def _fetch(self, queues: list[str], count: int) -> list[tuple[Message, str]]:
-        return self.engine.fetch(queues, count) if self.engine else []
+
+class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
+    """Reads what the server answers also when nobody has time for a job: the marker that it may
+    hold is for another worker then."""
+
+    def _update_brpop_polling(self) -> None:
+        """Nothing is paused."""
+
+    def on_readable(self, fileno: int) -> t.Any:
+        channel, kind = self._fd_to_chan.get(fileno) or (None, "")
+        if channel is not None and kind == "BRPOP" and channel._in_poll and channel.engine:
+            return channel.handlers[kind]()
+        return super().on_readable(fileno)
 
 
 class Transport(kombu_redis.Transport):  # type: ignore[misc]
@@ -209,3 +268,13 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
             engine = options["engine"] = engine_of(client)
             options.setdefault("global_keyprefix", engine.store.keys.prefix)
         super().__init__(client, **kwargs)
+        self.cycle = Poller()
+        #: The event loop of a worker.
+        self.hub: t.Any = None
+
+    def register_with_event_loop(self, connection: t.Any, loop: t.Any) -> None:
+        super().register_with_event_loop(connection, loop)
+        self.hub = loop
+        engine: Engine | None = self.client.transport_options.get("engine")
+        if engine is not None:
+            engine.waker.watch(loop)

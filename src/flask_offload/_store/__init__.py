@@ -6,7 +6,15 @@ from .address import connection_options
 from .adoption import Adoption, Arrival, Entry, as_bytes
 from .checks import Fault, Health, examine
 from .connection import Deadline, StoreUnavailable
-from .data import Accepted, Delivery, NewJob, Started, WorkerInfo
+from .data import (
+    Accepted,
+    Delivery,
+    Fetched,
+    Finished,
+    NewJob,
+    Started,
+    WorkerInfo,
+)
 from .feed import Feed, Subscription
 from .files import FileStore, safe_name
 from .overview import Overview, QueueInfo, overview
@@ -23,7 +31,9 @@ __all__ = [
     "Entry",
     "Fault",
     "Feed",
+    "Fetched",
     "FileStore",
+    "Finished",
     "Health",
     "NewJob",
     "Overview",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from .._jobs import JobState
 
-__all__ = ["Accepted", "Delivery", "NewJob", "Started", "WorkerInfo"]
+__all__ = ["Accepted", "Delivery", "Fetched", "Finished", "NewJob", "Started", "WorkerInfo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +109,32 @@ class Started:
     :param verdict: ``run``, ``wait`` (the enqueue is not confirmed yet), ``cancelled``, ``dead``
         (started too often) or ``drop`` (a leftover message).
     :param why: For ``drop``, why; for ``wait``, the seconds after which it will be settled.
+    :param origin: For ``run``, as in :class:`Delivery`.
     """
 
     verdict: str
     why: str = ""
+    origin: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What came of a job.
+
+    :param state: A :class:`JobState`, or empty for a Celery state of the user's own.
+    :param result: Celery's result, encoded; empty where none is kept.
+    :param attempt: Celery's counts of replacements and retries, as in :class:`NewJob`.
+    :param fence: The token of the delivery; 0 on brokers that have none.
+    :param ran: Seconds that it ran, where its start was not told.
+    """
+
+    job_id: str
+    state: str
+    result: str = ""
+    fields: dict[str, str] = field(default_factory=dict)
+    attempt: tuple[int, int] = (0, 0)
+    fence: int = 0
+    ran: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +144,29 @@ class Delivery:
     :param fence: The token that it must show to do anything with the job. Higher at each
         delivery, so that who has lost the lease is refused.
     :param envelope: The whole message, as JSON.
+    :param at_once: It may start without asking; that it did is told later, or with its end.
+    :param origin: Owners (as JSON), locale, request id and root id, for what it enqueues in turn.
     """
 
     job_id: str
     fence: int
     queue: str
     envelope: str
+    at_once: bool = False
+    origin: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The answer to a worker that asks for jobs.
+
+    :param more: Whether more are waiting.
+    :param due_in: Seconds until the next delayed job is due; ``None`` if there is none.
+    """
+
+    jobs: list[Delivery]
+    more: bool = False
+    due_in: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

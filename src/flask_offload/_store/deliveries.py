@@ -6,7 +6,7 @@ import json
 import typing as t
 
 from .base import Base
-from .data import Delivery
+from .data import Delivery, Fetched
 
 __all__ = ["Deliveries"]
 
@@ -14,16 +14,35 @@ __all__ = ["Deliveries"]
 class Deliveries(Base):
     """From in line to acknowledged."""
 
-    def fetch(self, worker: str, queues: t.Sequence[str], count: int) -> list[Delivery]:
-        """Hand out up to ``count`` jobs, each with a lease.
+    def fetch(
+        self,
+        worker: str,
+        queues: t.Sequence[str],
+        room: int,
+        *,
+        slots: int | None = None,
+        share: float = 0,
+        costs: str = "{}",
+    ) -> Fetched:
+        """Hand out jobs, each with a lease.
 
         What is due, and what its worker no longer holds, lines up first.
 
         :param queues: In the order in which they are looked at.
+        :param room: Most jobs of tasks that are not in ``costs``.
+        :param slots: Most jobs that can start at once; ``room`` unless given.
+        :param share: Seconds of work that may wait behind each of these.
+        :param costs: The seconds that a job of each task takes which may wait so, as JSON.
         """
-        args = (worker, count, self._lease, json.dumps(list(queues)))
-        found = self._script("fetch", "", *args)
-        return [Delivery(job_id, int(fence), queue, raw) for job_id, fence, queue, raw in found]
+        slots = room if slots is None else slots
+        asked = (worker, room, self._lease, json.dumps(list(queues)), slots, share, costs)
+        due, more, *items = self._script("fetch", "", *asked)
+        rows = zip(*[iter(items)] * 9, strict=True)
+        found = [
+            Delivery(job_id, int(fence), queue, raw, bool(at_once), tuple(origin))
+            for job_id, fence, queue, raw, at_once, *origin in rows
+        ]
+        return Fetched(found, bool(more), float(due) if due else None)
 
     def extend(self, held: t.Mapping[str, int]) -> tuple[list[str], list[str]]:
         """Say that a worker is alive.
@@ -46,6 +65,7 @@ class Deliveries(Base):
         forgive: bool = False,
         why: str = "",
         limit: float = 0,
+        in_pool: bool = False,
     ) -> bool:
         """Give a job back, in its old place.
 
@@ -53,9 +73,10 @@ class Deliveries(Base):
         :param forgive: Its start does not count against the delivery limit.
         :param why: The reason, where it waits for something, and ``limit`` the seconds for which
             it may.
+        :param in_pool: It is not to be handed out again to wait behind others.
         :return: False if it was not the caller's to give back, or has waited for too long.
         """
-        args = (fence, delay, int(forgive), why, limit)
+        args = (fence, delay, int(forgive), why, limit, int(in_pool))
         return bool(self._script("release", job_id, *args))
 
     def ack(self, job_id: str, fence: int) -> None:
@@ -98,13 +119,12 @@ class Deliveries(Base):
 
     def resume(self, queue: str) -> None:
         """Hand out the jobs of a queue again."""
+        self.call("SREM", self.keys.paused, queue)
+        self.wake(queue)
 
-        def use(link: t.Any) -> None:
-            link.call("SREM", self.keys.paused, queue)
-            # One worker, which wakes the next while there is more.
-            link.call("LPUSH", self.keys.wake(queue), 1)
-
-        self._call(use)
+    def wake(self, queue: str) -> None:
+        """Have one worker look at a queue; it wakes the next while there is more."""
+        self._script("wake", "", queue)
 
     def position(self, job_id: str) -> int | None:
         """Place in line, from 1; ``None`` where the job does not wait in a queue of ours."""

@@ -32,6 +32,9 @@ class Keys:
     ``unique:<text>``   string  finish
     ``arrivals``        string  nobody: a counter
     ``pulse``           string  nobody: the time of the last sign of life of a worker
+    ``totals``          hash    nobody: one field a kind of event
+    ``minute:<n>``      hash    its expiry, after a day
+    ``dead``            zset    prune; bounded
     ``workers``         zset    prune
     ``worker:<name>``   string  its expiry
     =================== ======= ==========================================================

@@ -11,7 +11,7 @@ from ..exceptions import JobNotFound
 from . import scripts
 from .base import Base
 from .connection import Deadline, StoreUnavailable
-from .data import Accepted, NewJob, Started
+from .data import Accepted, Finished, NewJob, Started
 
 __all__ = ["Records"]
 
@@ -81,10 +81,13 @@ class Records(Base):
         """Take back an enqueue whose publish failed."""
         self._script("refuse", job_id, reason, deadline=deadline)
 
-    def start(self, job: NewJob, *, worker: str, max_deliveries: int, fence: int = 0) -> Started:
+    def start(
+        self, job: NewJob, *, worker: str, max_deliveries: int, fence: int = 0, ran: float = 0
+    ) -> Started:
         """Ask whether a worker may run the attempt ``job``, and note that it does.
 
         :param fence: The token of the delivery; 0 on brokers that have none.
+        :param ran: Seconds that it has been running, if it did not ask before.
         """
         answer = self._script(
             "start",
@@ -96,8 +99,11 @@ class Records(Base):
             job.fields(),
             fence,
             self._lease,
+            ran,
             keys=[self.keys.result(job.id)],
         )
+        if answer[0] == "run":
+            return Started("run", origin=tuple(answer[1:]))
         return Started(*answer)
 
     def finish(
@@ -109,18 +115,26 @@ class Records(Base):
         *,
         attempt: tuple[int, int] = (0, 0),
         fence: int = 0,
+        ran: float | None = None,
     ) -> int:
-        """Write result and state at once.
+        """Write result and state at once; see :class:`Finished`.
 
-        :param state: A :class:`JobState`, or empty for a Celery state of the user's own.
-        :param result: Celery's result, encoded; empty where none is kept.
-        :param attempt: Celery's counts of replacements and retries, as in :class:`NewJob`.
-        :param fence: The token of the delivery; 0 on brokers that have none.
         :return: 1; 0 if the job was over, or has gone on to a newer attempt; -1 if its lease is
             lost, so that another worker runs it or will.
         """
-        args = (state, result, json.dumps(fields or {}), *attempt, fence)
-        return int(self._script("finish", job_id, *args, keys=[self.keys.result(job_id)]))
+        done = Finished(job_id, state, result, fields or {}, attempt, fence, ran)
+        return self.finish_all([done])[0]
+
+    def finish_all(self, jobs: t.Sequence[Finished]) -> list[int]:
+        """Finish several jobs in one step; see :meth:`finish`."""
+        items: list[t.Any] = []
+        for job in jobs:
+            fields = json.dumps(job.fields) if job.fields else ""
+            ran = "" if job.ran is None else job.ran
+            result_key = self.keys.result(job.job_id)
+            items += (job.job_id, result_key, job.state, job.result, fields, *job.attempt)
+            items += (job.fence, ran)
+        return t.cast("list[int]", self._script("finish", "", *items))
 
     def requeue(
         self, job_id: str, attempt: tuple[int, int] = (0, 0), *, forgive: bool = False

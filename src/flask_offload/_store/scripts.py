@@ -19,13 +19,16 @@ __all__ = ["command", "run", "run_all"]
 #: A transition that begins with another one takes its file as a function.
 INCLUDE = re.compile(r"^-- include (\w+) as (\w+)$", re.MULTILINE)
 
+#: What happened is counted last, wherever a transition returns.
+_END = "local answer = transition()\nsave_counts()\nreturn answer"
+
 
 @cache
 def _load(name: str) -> tuple[str, str]:
     header, _, body = _text(name).partition("\n")
     body = INCLUDE.sub(lambda found: _function(found[1], found[2]), body)
     # The shebang must be the first line; what all scripts share comes right after it.
-    source = f"{header}\n{_text('_shared')}\n{body}"
+    source = f"{header}\n{_text('_shared')}\nlocal function transition()\n{body}\nend\n{_END}"
     return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -11,6 +11,28 @@ local function stamp(time)
   return string.format('%.6f', time)
 end
 
+-- Go on with another job, in a script that is for several.
+local function of(id)
+  job_id, job = id, prefix .. 'job:' .. id
+end
+
+-- What happens is counted once a script, however many jobs it is for: in all, and by the minute.
+local counts = {}
+
+local function count(what, by)
+  counts[what] = (counts[what] or 0) + (by or 1)
+end
+
+local function save_counts()
+  if not next(counts) then return end
+  local minute = prefix .. 'minute:' .. math.floor(now / 60)
+  for what, by in pairs(counts) do
+    redis.call('HINCRBY', prefix .. 'totals', what, by)
+    redis.call('HINCRBY', minute, what, by)
+  end
+  redis.call('EXPIRE', minute, 90000)
+end
+
 local function add_event(kind)
   return redis.call('XADD', prefix .. 'events', 'MAXLEN', '~', 10000, '*',
     'job', job_id, 'kind', kind)
@@ -74,11 +96,20 @@ end
 local function end_lease()
   redis.call('ZREM', prefix .. 'leases', job_id)
   redis.call('HINCRBY', job, 'fence', 1)
+  redis.call('HDEL', job, 'at_once')
 end
 
 -- Whether the holder of a token may still act. 0 is the token of brokers that have no leases.
 local function holds(fence)
   return fence == '0' or redis.call('HGET', job, 'fence') == fence
+end
+
+-- One start more on the record. The first one stays known.
+local function note_start(at, first)
+  redis.call('HSET', job, 'started_at', at)
+  if not first then redis.call('HSET', job, 'first_started_at', at) end
+  redis.call('HINCRBY', job, 'deliveries', 1)
+  redis.call('HINCRBY', job, 'starts', 1)
 end
 
 local function leave_line()
@@ -87,23 +118,45 @@ local function leave_line()
   redis.call('ZREM', prefix .. 'scheduled', job_id)
 end
 
+-- The dead are kept for long, and are bounded by their number too. Who has to go is forgotten by
+-- the next prune, with its files.
+local function bound_the_dead()
+  redis.call('ZADD', prefix .. 'dead', stamp(now), job_id)
+  local over = redis.call('ZCARD', prefix .. 'dead') - 10000
+  if over <= 0 then return end
+  for _, id in ipairs(redis.call('ZRANGE', prefix .. 'dead', 0, over - 1)) do
+    local owners = redis.call('HGET', prefix .. 'job:' .. id, 'owners') or '[]'
+    redis.call('ZREM', prefix .. 'dead', id)
+    redis.call('ZADD', prefix .. 'expiry', 'XX', stamp(now), id .. '\n' .. owners)
+    count('dead_dropped')
+  end
+end
+
 -- The end of a job: from here on nothing changes it, and its keys have a lifetime.
-local function finish_as(state)
-  local keep = cjson.decode(retention)[state]
-  leave_line()
+local keep_for = nil
+
+-- With held, its worker says so, and it waits in no line.
+local function finish_as(state, held)
+  keep_for = keep_for or cjson.decode(retention)
+  local keep = math.floor(keep_for[state] * 1000)
+  local known = redis.call('HMGET', job, 'unique', 'owners', 'unconfirmed_until', 'log_lines')
+  if not held then leave_line() end
   redis.call('ZREM', prefix .. 'leases', job_id)
+  if known[3] then
+    redis.call('HDEL', job, 'unconfirmed_until')
+    redis.call('ZREM', prefix .. 'unconfirmed', job_id)
+  end
   redis.call('HSET', job, 'state', state, 'finished_at', stamp(now))
-  redis.call('HDEL', job, 'unconfirmed_until')
-  redis.call('ZREM', prefix .. 'unconfirmed', job_id)
-  redis.call('PEXPIRE', job, math.floor(keep * 1000))
-  redis.call('PEXPIRE', prefix .. 'log:' .. job_id, math.floor(keep * 1000))
-  local unique = redis.call('HGET', job, 'unique')
-  if unique and redis.call('GET', prefix .. 'unique:' .. unique) == job_id then
-    redis.call('DEL', prefix .. 'unique:' .. unique)
+  redis.call('PEXPIRE', job, keep)
+  if known[4] then redis.call('PEXPIRE', prefix .. 'log:' .. job_id, keep) end
+  if known[1] and redis.call('GET', prefix .. 'unique:' .. known[1]) == job_id then
+    redis.call('DEL', prefix .. 'unique:' .. known[1])
   end
   -- The lists to leave are kept here, because the hash is gone when prune comes.
-  local owners = redis.call('HGET', job, 'owners') or '[]'
-  redis.call('ZADD', prefix .. 'expiry', stamp(now + keep), job_id .. '\n' .. owners)
+  local owners = known[2] or '[]'
+  redis.call('ZADD', prefix .. 'expiry', stamp(now + keep / 1000), job_id .. '\n' .. owners)
+  if state == 'dead' then bound_the_dead() end
+  count(state)
   event(state)
 end
 

@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
 -- Hand out jobs, each with a lease and a fence. KEYS: any of the namespace.
--- ARGV: …, worker, how many, lease in seconds, queues as JSON, in the order of this turn.
--- Returns a list of id, fence, queue, message.
-local worker, count, lease = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-
-local function of(id)
-  job_id, job = id, prefix .. 'job:' .. id
-end
+-- ARGV: …, worker, how many of those that take their turn in the pool, lease in seconds, queues as
+-- JSON, in the order of this turn, how many can start at once, seconds of work that each of these
+-- may have waiting behind it, and, as JSON, the seconds that a task takes which may wait so.
+-- Returns the seconds until the next job is due ('' for none), whether more are waiting (0 or 1),
+-- and then id, fence, queue, message, whether it may start without asking (0 or 1), owners,
+-- locale, request id and root id of each.
+local worker, room, lease = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local slots, share, known_costs = tonumber(ARGV[8]), tonumber(ARGV[9]), cjson.decode(ARGV[10])
 
 -- Bury what nobody can run, with what there is of it: it must neither be lost nor come again.
 local function bury(why)
@@ -58,34 +59,74 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', stam
     redis.call('HSET', job, 'state', 'queued')
     redis.call('HDEL', job, 'worker', 'done', 'total')
     redis.call('HINCRBY', job, 'leases_lost', 1)
+    count('leases_lost')
     line_up(known[2])
     event('queued')
   end
 end
 
-local out = {}
+local out, waiting, handed = { '', 0 }, 0, 0
+
+-- Whether there is a place for a job of this task. What is known to be quick may wait behind
+-- others that are; what is slow, or not known yet, starts at once or stays here.
+local function fits(task)
+  local cost = known_costs[task]
+  if not cost and room <= 0 then return false end
+  if not cost or cost > share then
+    if slots <= 0 or (waiting > share * (slots - 1)) then return false end
+    slots = slots - 1
+    if not cost then room = room - 1 end
+    return true
+  end
+  if slots <= 0 or waiting + cost > share * slots then return false end
+  waiting = waiting + cost
+  return true
+end
+
 for _, queue in ipairs(cjson.decode(ARGV[7])) do
   local line = prefix .. 'queue:' .. queue
   if redis.call('SISMEMBER', prefix .. 'paused', queue) == 0 then
-    while #out < count do
+    while handed < 200 do
       local popped = redis.call('ZPOPMIN', line)
       if #popped == 0 then break end
       of(popped[1])
-      local known = redis.pcall('HMGET', job, 'state', 'envelope', 'leases_lost', 'starts')
+      local known = redis.pcall('HMGET', job, 'state', 'envelope', 'leases_lost', 'starts', 'task',
+        'fence', 'deliveries', 'cancel_requested', 'at_most_once', 'in_pool',
+        'owners', 'locale', 'request_id', 'root_id')
       if known.err or not known[2] then
         bury('The queue held an entry without a message.')
       elseif not FINAL[known[1]] then
         if tonumber(known[3] or 0) > 20 and not known[4] then
           bury('Twenty workers were lost before they could start it.')
+        elseif not fits(known[10] and '' or known[5] or '') then
+          redis.call('ZADD', line, popped[2], job_id)
+          break
         else
-          local fence = redis.call('HINCRBY', job, 'fence', 1)
+          -- One that was never started, and that nobody wants stopped, starts without asking: its
+          -- start is told later, or together with its end.
+          local at_once = not known[3] and not known[8] and not known[9] and (known[7] or '0') == '0'
+          local fence = tonumber(known[6] or 0) + 1
           redis.call('ZADD', prefix .. 'leases', stamp(now + lease), job_id)
-          redis.call('HSET', job, 'worker', worker)
-          out[#out + 1] = { job_id, tostring(fence), queue, known[2] }
+          if at_once then
+            redis.call('HSET', job, 'fence', fence, 'worker', worker, 'at_once', 1)
+          else
+            redis.call('HSET', job, 'fence', fence, 'worker', worker)
+          end
+          handed = handed + 1
+          for _, item in ipairs({ job_id, tostring(fence), queue, known[2], at_once and 1 or 0,
+            known[11] or '', known[12] or '', known[13] or '', known[14] or '' }) do
+            out[#out + 1] = item
+          end
         end
       end
     end
-    if redis.call('ZCARD', line) > 0 then wake(queue) end
+    if redis.call('ZCARD', line) > 0 then
+      out[2] = 1
+      wake(queue)
+    end
   end
 end
+
+local due = redis.call('ZRANGE', prefix .. 'scheduled', 0, 0, 'WITHSCORES')
+if due[2] then out[1] = stamp(math.max(0, tonumber(due[2]) - now)) end
 return out

@@ -7,6 +7,7 @@ for _, member in ipairs(due) do
   local id, owners = string.match(member, '^(.*)\n(.*)$')
   redis.call('ZREM', prefix .. 'expiry', member)
   redis.call('ZREM', prefix .. 'jobs', id)
+  redis.call('ZREM', prefix .. 'dead', id)
   for _, owner in ipairs(cjson.decode(owners)) do
     redis.call('ZREM', prefix .. 'owner:' .. owner, id)
   end

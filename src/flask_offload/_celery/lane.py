@@ -1,0 +1,332 @@
+"""The lane: jobs go from the line straight to the threads of a worker, many at a time.
+
+A pool of threads, or the solo one, runs jobs in the process that received them. There the message
+of kombu, the event loop and the pool's queue do nothing for a plain job but cost time. The lane
+fetches jobs in batches, and runs each by Celery's own tracer under a request that Celery's
+commands, events, logs and signals see as any other. What is not plain takes Celery's way.
+
+A batch holds no job hostage: what may wait behind others is measured, and what waits too long all
+the same is given back.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import threading
+import time
+import typing as t
+import weakref
+from collections import deque
+from contextlib import suppress
+
+from celery import signals
+from celery.app import trace
+from celery.concurrency import solo, thread
+from celery.worker import state as worker_state
+
+from .._store import StoreUnavailable
+from .light import LightRequest, Unfit, _current
+from .message import Message
+
+if t.TYPE_CHECKING:
+    from .engine import Engine
+
+__all__ = ["Lane"]
+
+log = logging.getLogger("flask_offload")
+#: Celery's own, which says what it receives.
+received = logging.getLogger("celery.worker.strategy")
+
+#: Seconds of work that may wait behind each thread.
+SHARE = 0.02
+#: Seconds without a start after which waiting jobs are given back.
+STUCK = 0.1
+#: Seconds that the event loop of a solo worker stays away.
+TURN = 0.05
+#: Seconds that the end of a worker waits for the results of its last jobs to be stored.
+FLUSH = 10.0
+STRATEGY = "celery.worker.strategy:default"
+
+
+class Lane:
+    """The plain jobs of one worker.
+
+    :param consumer: Celery's, for its pool, its limits and its events.
+    """
+
+    def __init__(self, engine: Engine, consumer: t.Any) -> None:
+        self._engine = engine
+        self._consumer = consumer
+        self._pool = consumer.pool
+        self._executor = getattr(self._pool, "executor", None)
+        self._waiting: deque[tuple[LightRequest, float]] = deque()
+        self._costs: dict[str, float] = {}
+        self._shown = (0.0, "{}")
+        self._lock = threading.Lock()
+        self._refilling = threading.Lock()
+        self._loops = self._asked = self._slow = self._in_pool = 0
+        self._behind = 0.0
+        self._more = False
+        self._moved_at = time.monotonic()
+        self._queues: t.Sequence[str] = ()
+        self.stopped = False
+        engine.commits.watch = self._give_back_stuck
+        atexit.register(engine.commits.flush, FLUSH)
+        _lanes.add(self)
+
+    # -- what fits
+
+    @property
+    def size(self) -> int:
+        return int(self._pool.limit or 1)
+
+    def free(self, in_pool: int) -> int:
+        """How many threads have nothing to do.
+
+        :param in_pool: How many jobs are on Celery's own way.
+        """
+        self._in_pool = in_pool
+        return 0 if self.stopped else max(0, self.size - self._loops - in_pool)
+
+    def fits(self, name: str) -> bool:
+        """Whether the jobs of a task may take the lane; decided once a task."""
+        if name in self._costs:
+            return not self._consumer.task_buckets.get(name)
+        task = self._consumer.app.tasks.get(name)
+        plain = (
+            task is not None
+            and task.acks_late
+            and task.Strategy == STRATEGY
+            and task.Request in (
+                "celery.worker.request:Request", "flask_offload._celery.request:OffloadRequest"
+            )
+        )  # fmt: skip
+        return bool(plain)
+
+    def costs(self) -> str:
+        """The seconds of each plain task, as JSON."""
+        now = time.monotonic()
+        if now - self._shown[0] > 0.1 or not self._shown[0]:
+            tasks = self._consumer.app.tasks
+            costs = {
+                name: round(self._costs.get(name, 1e6), 6) for name in tasks if self.fits(name)
+            }
+            self._shown = (now, json.dumps(costs))
+        return self._shown[1]
+
+    def _measure(self, name: str, took: float) -> None:
+        known = self._costs.get(name)
+        # A slow one counts at once, and a quick one little by little.
+        self._costs[name] = (
+            took if known is None or took > 4 * known else known + (took - known) / 8
+        )
+
+    # -- in
+
+    def _take(self, message: Message) -> bool:
+        """Take a job into the lane; false if it must go Celery's way."""
+        name = message["headers"]["task"]
+        if self.stopped or not self.fits(name):
+            return False
+        consumer = self._consumer
+        try:
+            light = LightRequest(
+                self._engine, message, consumer.app, consumer.app.tasks[name],
+                consumer.hostname, consumer.event_dispatcher,
+            )  # fmt: skip
+        except (Unfit, ValueError, TypeError, KeyError, RecursionError):
+            return False
+        self._tell_received(light)
+        worker_state.task_reserved(light)
+        cost = min(SHARE, self._costs.get(name, SHARE))
+        self._behind += cost
+        self._moved_at = time.monotonic()
+        self._waiting.append((light, cost))
+        return True
+
+    def _tell_received(self, light: LightRequest) -> None:
+        if received.isEnabledFor(logging.INFO):
+            context = {
+                "id": light.id, "name": light.name, "args": light.argsrepr,
+                "kwargs": light.kwargsrepr, "eta": None,
+            }  # fmt: skip
+            received.info(trace.LOG_RECEIVED, context, extra={"data": context})
+        signals.task_received.send(sender=self._consumer, request=light)
+        light.send_event(
+            "task-received", name=light.name, args=light.argsrepr, kwargs=light.kwargsrepr,
+            root_id=light.root_id, parent_id=light.parent_id,
+            retries=light.request_dict.get("retries", 0), eta=None, expires=None,
+        )  # fmt: skip
+
+    def go(self) -> bool:
+        """Set threads to work on what was taken; whether there was something."""
+        if not self._waiting:
+            return False
+        if self._executor is None:
+            self._turn()
+            return True
+        with self._lock:
+            wanted = min(self.size - self._in_pool - self._loops, len(self._waiting))
+            for _ in range(wanted):
+                self._loops += 1
+                self._asked += 1
+                self._executor.submit(self._loop)
+        return True
+
+    # -- through
+
+    def _loop(self) -> None:
+        with self._lock:
+            self._asked -= 1
+        while not self._executor_is_wanted():
+            try:
+                light, cost = self._waiting.popleft()
+            except IndexError:
+                if (self._more and self._refill()) or not self._leave(unless_waiting=True):
+                    continue
+                return
+            self._run(light, cost)
+            if self._more and self._behind < SHARE / 2:
+                self._refill()
+        self._leave()
+        self.go()
+
+    def _leave(self, *, unless_waiting: bool = False) -> bool:
+        with self._lock:
+            # Who adds a job asks for a thread under this lock: it sees that this one goes, or
+            # this one sees the job.
+            if unless_waiting and self._waiting:
+                return False
+            full = self._loops + self._in_pool >= self.size
+            self._loops -= 1
+        if full:
+            self._engine.waker.wake()
+        return True
+
+    def _executor_is_wanted(self) -> bool:
+        """Whether a job on Celery's way waits for this thread."""
+        return self._executor is not None and self._executor._work_queue.qsize() > self._asked
+
+    def _turn(self) -> None:
+        """The jobs of a solo worker, in the thread of its event loop."""
+        until = time.monotonic() + TURN
+        self._loops = 1
+        try:
+            while True:
+                try:
+                    light, cost = self._waiting.popleft()
+                except IndexError:
+                    if time.monotonic() < until and self._more and self._refill():
+                        continue
+                    return
+                self._run(light, cost)
+        finally:
+            self._loops = 0
+
+    def _refill(self) -> bool:
+        """Fetch more before the threads have nothing to do; false if there is nothing."""
+        if self.stopped or not self._refilling.acquire(blocking=False):
+            return False
+        try:
+            # As many as are at work on what is quick; this one is among them.
+            quick = max(1, self._loops - self._slow)
+            share = SHARE - self._behind / quick
+            if share <= 0:
+                return True
+            for message, _ in self.fetch(self._queues, 0, quick, share):
+                # Celery's own consumer is in another thread; it gets it from the line.
+                self._engine.release(
+                    message["properties"]["delivery_tag"], forgive=True, in_pool=True
+                )
+            return bool(self._waiting)
+        except StoreUnavailable as error:
+            log.warning("No jobs could be fetched: %s", error)
+            self._more = False
+            return False
+        finally:
+            self._refilling.release()
+
+    def fetch(
+        self, queues: t.Sequence[str], room: int, slots: int, share: float = SHARE
+    ) -> list[tuple[Message, str]]:
+        """Fetch for threads that have nothing to do; what must go Celery's way is returned."""
+        self._queues = queues
+        found = self._engine.take(queues, room, slots=slots, share=share, costs=self.costs())
+        self._more = found.more
+        rest = []
+        for delivery in found.jobs:
+            message = self._engine.message(delivery)
+            if message is not None and not self._take(message):
+                rest.append((message, delivery.queue))
+        return rest
+
+    def _run(self, light: LightRequest, cost: float) -> None:
+        self._behind = max(0.0, self._behind - cost)
+        self._moved_at = began = time.monotonic()
+        slow = cost >= SHARE
+        if slow:
+            self._slow += 1
+        token = _current.set(light)
+        try:
+            if not light.revoked():
+                light.on_accepted(os.getpid(), began)
+                light.on_success(_trace(light))
+        except BaseException:
+            # Of the task (an exit), or of what looks after it: nobody else hears of it here.
+            log.exception("Job %s was interrupted, and is given back.", light.id)
+            worker_state.task_ready(light)
+            if not light.acknowledged and not light.ended:
+                with suppress(StoreUnavailable):
+                    self._engine.release(light.tag)
+        finally:
+            _current.reset(token)
+            if slow:
+                self._slow -= 1
+            self._measure(light.type, time.monotonic() - began)
+
+    # -- back
+
+    def _give_back_stuck(self) -> bool:
+        """Give back what waits behind jobs that turned out slow; whether to look again soon."""
+        if self._waiting and time.monotonic() - self._moved_at > STUCK:
+            while self._waiting:
+                with suppress(IndexError):
+                    self._give_back(*self._waiting.popleft())
+        return bool(self._waiting)
+
+    def _give_back(self, light: LightRequest, cost: float) -> None:
+        self._behind = max(0.0, self._behind - cost)
+        worker_state.task_ready(light)
+        with suppress(StoreUnavailable):  # its lease will run out
+            self._engine.release(light.tag, forgive=True)
+
+    def stop(self) -> None:
+        """Take no more. What runs goes on, and the little that waits behind it is still done."""
+        self.stopped = True
+
+
+def _trace(light: LightRequest) -> tuple[int, t.Any, t.Any]:
+    result, info, runtime, text = light.task.__trace__(
+        light.id, light.args, light.kwargs, light.request_dict
+    )
+    return (1, result, runtime) if info else (0, text, runtime)
+
+
+@signals.worker_ready.connect(weak=False)
+def _open(sender: t.Any, **_: t.Any) -> None:
+    """Give a worker its lane, if its pool runs jobs in the worker's own process."""
+    engine: Engine | None = getattr(sender.task_consumer.channel, "engine", None)
+    if engine is not None and isinstance(sender.pool, thread.TaskPool | solo.TaskPool):
+        engine.lane = Lane(engine, sender)
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def _close(**_: t.Any) -> None:
+    for lane in list(_lanes):
+        lane.stop()
+
+
+_lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
