@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 import typing as t
@@ -221,6 +222,22 @@ def test_sentinels_that_do_not_know(make_system: MakeSystem) -> None:
     text = refusal(make_system(f"sentinel://127.0.0.1:{free_port()},localhost:1/0?master=m"))
     assert "No sentinel of OFFLOAD_URL answers (127.0.0.1:" in text
     assert "Start them, or set OFFLOAD_URL to where they are: sentinel://" in text
+
+
+@needs_redis
+def test_a_sentinel_that_hangs_costs_no_budget(make_system: MakeSystem) -> None:
+    with topologies.running(SentinelSetup) as setup, socket.create_server(("127.0.0.1", 0)) as mute:
+        # Connections to it open, and nobody answers.
+        url = setup.url().replace("//", f"//127.0.0.1:{mute.getsockname()[1]},")
+        add = make_system(url).app().extensions["offload"].celery.tasks["sample.add"]
+        times = []
+        for _ in range(3):
+            began = time.monotonic()
+            add.delay(1)
+            times.append(time.monotonic() - began)
+        assert times[0] < 2
+        # It is asked last from then on.
+        assert max(times[1:]) < 0.3
 
 
 @pytest.mark.parametrize(

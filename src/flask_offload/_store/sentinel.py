@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 import typing as t
-from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -35,6 +34,8 @@ __all__ = [
 PORT = 26379
 #: Seconds for which it is believed that a primary is one, and for the question whether it is.
 BELIEF, QUESTION = 1.0, 0.25
+#: Seconds until it is asked again after nobody knew.
+PATIENCE = 5.0
 #: Seconds to find the primary and to connect to it, where the caller sets no limit.
 LIMIT = 2.0
 FORM = "sentinel://user:password@host1:26379,host2:26379/0?master=name"
@@ -77,8 +78,11 @@ class Primary:
         if now > self._ask_at:
             # Before the question: one thread asks, the others go on.
             self._ask_at = now + BELIEF
-            with suppress(PrimaryUnknown):  # then the connection may be as good as any
+            try:
                 self.find(Deadline.after(QUESTION))
+            except PrimaryUnknown:
+                # The connection may be as good as any; and who hangs is not asked that often.
+                self._ask_at = now + PATIENCE
         if (connection.host, connection.port) != self.address and connection.is_connected:
             connection.disconnect()
 
