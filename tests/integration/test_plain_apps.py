@@ -283,3 +283,19 @@ def test_record_of_the_second_run_is_whole(running: Plain, valkey: servers.Valke
         assert client.hexists(job, "reuse") is False
         members = client.zrange(running.key("expiry"), 0, -1)
         assert len([member for member in members if member.startswith(task.id)]) == 1
+
+
+def test_inspect_tells_what_is_due_later(running: Plain) -> None:
+    eta = datetime.now(UTC) + timedelta(seconds=60)
+    add = running.task("add")
+    later = add.apply_async((1,), {"b": 2}, eta=eta)
+    add.apply_async((9,), queue="elsewhere", countdown=60)
+    inspect = running.app.control.inspect(timeout=5)
+    (entries,) = wait_until(inspect.scheduled, 20).values()
+    (entry,) = entries
+    assert entry["eta"] == eta.isoformat()
+    request = entry["request"]
+    assert (request["id"], request["name"]) == (later.id, "plain.add")
+    assert (request["args"], request["kwargs"]) == ([1], {"b": 2})
+    assert (request["acknowledged"], request["worker_pid"]) == (False, None)
+    assert request["delivery_info"]["routing_key"] == "celery"

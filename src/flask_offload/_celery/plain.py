@@ -167,6 +167,9 @@ def _tell_eta(task: t.Any, **_: t.Any) -> None:
 
 @signals.worker_init.connect(weak=False)
 def _started(**_: t.Any) -> None:
+    # Only now: it loads Celery's worker, for which a web process has no use.
+    from . import inspection  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
     _set("in_worker")
 
 

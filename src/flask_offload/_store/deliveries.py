@@ -102,6 +102,11 @@ class Deliveries(Base):
 
     # -- queues
 
+    def scheduled(self, queues: t.Sequence[str], limit: int) -> list[tuple[float, Delivery]]:
+        """What of some queues is due later, soonest first, and when (seconds since the epoch)."""
+        found = self._script("upcoming", "", limit, json.dumps(list(queues)))
+        return [(float(due), Delivery(job_id, 0, queue, raw)) for due, job_id, queue, raw in found]
+
     def size(self, queue: str) -> int:
         """How many jobs wait in a queue."""
         return int(self.call("ZCARD", self.keys.queue(queue)))
