@@ -23,7 +23,7 @@ def installed() -> bool:
 
 
 class RabbitMQ:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: str = "") -> None:
         self.port, dist = servers.free_port(), servers.free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
         self.folder = folder
@@ -41,7 +41,8 @@ class RabbitMQ:
             "HOME": str(folder),
         }
         (folder / "plugins").write_text("[].\n")
-        (folder / "rabbitmq.conf").write_text("loopback_users = none\nlog.console = false\n")
+        usual = "loopback_users = none\nlog.console = false\n"
+        (folder / "rabbitmq.conf").write_text(usual + settings)
         with contextlib.suppress(KeyError, PermissionError):
             # Started by root, Debian's script becomes this user.
             account = pwd.getpwnam("rabbitmq")
@@ -92,10 +93,11 @@ def _alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def rabbitmq() -> t.Iterator[RabbitMQ]:
+def rabbitmq(settings: str = "") -> t.Iterator[RabbitMQ]:
+    """A node of its own, with lines of ``rabbitmq.conf``."""
     # Not below pytest's own folder, which the user "rabbitmq" may not enter.
     folder = Path(tempfile.mkdtemp(prefix="offload-rabbitmq-"))
-    server = RabbitMQ(folder)
+    server = RabbitMQ(folder, settings)
     try:
         yield server.start()
     finally:

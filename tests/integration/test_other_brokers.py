@@ -13,7 +13,7 @@ import pytest
 
 import rabbitmq
 import servers
-from flask_offload import JobState
+from flask_offload import EnqueueError, JobState
 from flask_offload._celery import broker as publishing
 from flask_offload._celery import delayed, envelope
 from waiting import wait_until
@@ -63,9 +63,19 @@ def take(celery: t.Any, queue: str) -> t.Any:
 
 def publish(celery: t.Any, delivery: t.Any) -> None:
     """What a worker does with a delayed job, except that it notes nothing after it."""
-    message = envelope.due(delivery.envelope, delivery.fence)
+    message = envelope.due(delivery)
     message["declare"] = delayed._declared(celery, delivery.queue, message["exchange"])
     publishing.put(celery, delayed._send, message, celery.deadline())
+
+
+def in_queue(celery: t.Any) -> int:
+    """How many messages the broker would give to the next who asks."""
+    queue = celery.amqp.default_queue
+    if celery.conf.broker_url.startswith("amqp"):
+        with celery.connection_for_read() as connection:
+            found = queue(connection.default_channel).queue_declare(passive=True)
+            return int(found.message_count)
+    return int(celery.store.call("LLEN", f"{celery.store.keys.prefix}{queue.name}"))
 
 
 # -- delayed
@@ -97,7 +107,6 @@ def test_delayed_job_starts_when_it_is_due(system: System, tmp_path: Path) -> No
         assert job.get(timeout=20) == 2
         late.append(job.record.started_at - due)
         assert job.record.starts == 1
-    print("late", late)
     assert all(0 <= seconds < 2.5 for seconds in late)
     assert scheduled(celery) == []
 
@@ -250,7 +259,8 @@ def test_task_that_nobody_ever_knows_is_dead(system: System) -> None:
     assert (record.state, record.error_type) == (JobState.DEAD, "NotRegistered")
     assert "OFFLOAD_PARK_FOR" in record.error
     assert job.state == "FAILURE"
-    assert json.loads(field(celery, job, "envelope"))["headers"]["id"] == job.id
+    assert celery.store.payload(job.id)["kwargs"] == {"b": 2}
+    assert "sample.add" in field(celery, job, "envelope")
     assert celery.tasks["sample.total"].delay([1]).get(timeout=20) == 1
     assert scheduled(celery) == []
 
@@ -297,9 +307,65 @@ def test_message_that_cannot_be_read_is_kept(system: System, bad: str) -> None:
         20,
         message=lambda: worker.text,
     )
-    print(dead)
-    assert len(dead) == 1
+    assert [(r.state, r.error_type) for r in dead] == [(JobState.DEAD, "UnreadableMessage")]
+    assert celery.store.call("HGET", celery.store.keys.job(dead[0].id), "raw")
     assert worker.popen.poll() is None
+
+
+# -- workers that are killed, paused or cut off
+
+
+def test_worker_killed_between_taking_a_job_and_noting_it(
+    system: System, tmp_path: Path, broker_url: str
+) -> None:
+    ledger = tmp_path / "ledger"
+    celery = system.app().extensions["offload"].celery
+    tasks = celery.tasks
+    # Two, as the first job may be in its hands until it is acknowledged.
+    worker = system.worker("--concurrency", "2")
+    assert tasks["sample.add"].delay(1).get(timeout=20) == 2
+    worker.signal_all(signal.SIGSTOP)
+    job = tasks["sample.note"].delay(str(ledger), "ran")
+    # The broker has given it away: it is not in the queue any more.
+    wait_until(lambda: in_queue(celery) == 0)
+    worker.kill()
+    system.worker()
+    assert tasks["sample.add"].delay(1).get(timeout=20) == 2
+    if broker_url.startswith("amqp"):
+        job.get(timeout=20)
+        assert (words(ledger), job.record.starts) == (["ran"], 1)
+    else:
+        # kombu's transport: the message is gone, and the record waits for it.
+        assert (words(ledger), job.record.state) == ([], JobState.QUEUED)
+
+
+def test_killed_child_of_the_pool_runs_its_job_again(system: System, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    tasks = system.app().extensions["offload"].celery.tasks
+    worker = system.worker("--pool", "prefork", "--concurrency", "1")
+    job = tasks["sample.sleep"].delay(2, str(ledger))
+    wait_until(lambda: words(ledger) == ["start"])
+    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
+    if not children.exists():
+        pytest.skip("needs /proc to find the pool's child")
+    for pid in children.read_text().split():
+        servers.kill(int(pid))
+    assert job.get(timeout=30) == "slept"
+    assert words(ledger) == ["start", "start", "end"]
+
+
+def test_full_server_of_the_records_refuses_the_enqueue(
+    make_system: t.Callable[..., System], own_valkey: servers.Valkey, broker_url: str
+) -> None:
+    system = make_system(own_valkey.url, OFFLOAD_BROKER_URL=broker_url, VISIBILITY_TIMEOUT="")
+    celery = system.app().extensions["offload"].celery
+    celery.tasks["sample.add"].delay(1)
+    with own_valkey.client() as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", "1mb")
+    for options in ({}, {"countdown": 5}):
+        with pytest.raises(EnqueueError, match="full"):
+            celery.tasks["sample.add"].apply_async((1,), **options)
 
 
 # -- workers that are stopped

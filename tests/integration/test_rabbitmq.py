@@ -12,6 +12,7 @@ import pytest
 
 import rabbitmq
 import servers
+from chaos.proxy import Proxy
 from flask_offload import EnqueueError, JobState
 from waiting import wait_until
 
@@ -79,6 +80,84 @@ def test_killed_worker_runs_the_job_again_at_once(system: System, tmp_path: Path
     system.worker()
     assert job.get(timeout=30) == "slept"
     assert ledger.read_text().split() == ["start", "start", "end"]
+
+
+def test_due_job_waits_while_the_broker_is_away(
+    make_system: t.Callable[..., System], valkey: servers.Valkey, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger"
+    with rabbitmq.rabbitmq() as broker:
+        system = make_system(valkey.url, OFFLOAD_BROKER_URL=broker.url, VISIBILITY_TIMEOUT="")
+        tasks = system.app().extensions["offload"].celery.tasks
+        worker = system.worker()
+        broker.signal(signal.SIGSTOP)
+        jobs = [tasks["sample.note"].options(delay=1).delay(str(ledger), str(n)) for n in range(3)]
+        # It is due, and its publisher is killed in the middle of it.
+        wait_until(lambda: "the broker does not take it" in worker.text, 20)
+        assert {job.record.state for job in jobs} == {JobState.SCHEDULED}
+        worker.kill()
+        broker.signal(signal.SIGCONT)
+        system.worker()
+        for job in jobs:
+            job.get(timeout=40)
+            assert job.record.starts == 1
+        assert sorted(ledger.read_text().split()) == ["0", "1", "2"]
+
+
+def test_job_that_is_long_for_rabbitmq(system: System, tmp_path: Path) -> None:
+    system.env["OFFLOAD_LEASE"] = "1"
+    ledger = tmp_path / "ledger"
+    tasks = system.app().extensions["offload"].celery.tasks
+    for _ in range(2):
+        system.worker("--concurrency", "1")
+    job = tasks["sample.sleep"].delay(6, str(ledger))
+    assert job.get(timeout=30) == "slept"
+    assert ledger.read_text().split() == ["start", "end"]
+
+
+def test_cut_connection_starts_a_running_job_again(
+    make_system: t.Callable[..., System],
+    valkey: servers.Valkey,
+    broker: rabbitmq.RabbitMQ,
+    tmp_path: Path,
+) -> None:
+    """RabbitMQ gives it to another worker; the first result counts."""
+    ledger = tmp_path / "ledger"
+    proxy = Proxy(broker.port)
+    try:
+        url = f"amqp://guest:guest@127.0.0.1:{proxy.port}//"
+        system = make_system(valkey.url, OFFLOAD_BROKER_URL=broker.url, VISIBILITY_TIMEOUT="")
+        tasks = system.app().extensions["offload"].celery.tasks
+        system.worker("--concurrency", "1", OFFLOAD_BROKER_URL=url)
+        job = tasks["sample.sleep"].delay(3, str(ledger))
+        wait_until(ledger.exists)
+        system.worker("--concurrency", "1")
+        proxy.set("cut")
+        assert job.get(timeout=30) == "slept"
+        wait_until(lambda: ledger.read_text().split().count("end") == 2, 20)
+        assert ledger.read_text().split().count("start") == 2
+        assert (job.record.state, job.record.starts) == (JobState.SUCCEEDED, 2)
+    finally:
+        proxy.close()
+
+
+def test_full_broker_refuses_the_enqueue(
+    make_system: t.Callable[..., System], valkey: servers.Valkey, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger"
+    # Less memory than it has taken: RabbitMQ blocks who publishes, and answers nothing.
+    with rabbitmq.rabbitmq("vm_memory_high_watermark.absolute = 1MB\n") as broker:
+        system = make_system(valkey.url, OFFLOAD_BROKER_URL=broker.url, VISIBILITY_TIMEOUT="")
+        state = system.app(OFFLOAD_PUBLISH_TIMEOUT=1).extensions["offload"]
+        started = time.monotonic()
+        with pytest.raises(EnqueueError, match="OFFLOAD_BROKER_URL"):
+            state.celery.tasks["sample.sleep"].delay(0, str(ledger))
+        assert time.monotonic() - started < 2.5
+        (record,) = state.control.newest()
+        assert record.state is JobState.FAILED
+        # A delayed job needs no broker yet.
+        later = state.celery.tasks["sample.sleep"].options(delay=60).delay(0, str(ledger))
+        assert later.record.state is JobState.SCHEDULED
 
 
 @pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL])

@@ -65,7 +65,7 @@ def enqueue(
 
     def accept(message: Message) -> None:
         nonlocal outcome
-        text = envelope.encode(message)
+        text = envelope.encode(message, job.queue)
         while True:
             try:
                 outcome = app.store.enqueue(job, state=state, envelope=text, deadline=deadline)
@@ -157,7 +157,7 @@ def _publish(app: OffloadCelery, delivery: Delivery) -> bool:
     job_id, fence = delivery.job_id, delivery.fence
 
     try:
-        message = envelope.due(delivery.envelope, fence)
+        message = envelope.due(delivery)
         message["declare"] = _declared(app, delivery.queue, message["exchange"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         why = f"The message cannot be read: {error!r}"

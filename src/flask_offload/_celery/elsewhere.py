@@ -58,7 +58,7 @@ def _park(consumer: t.Any, message: t.Any) -> None:
         if not is_task(kept):
             raise ValueError("it names no task")
         job = job_of(kept)
-        token = fence(kept["headers"])
+        token = fence(message.headers)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         _bury(consumer, message, why=f"The message cannot be read: {error!r}")
         return
@@ -85,7 +85,7 @@ def _bury(consumer: t.Any, message: t.Any, *, why: str) -> None:
     name = headers.get("id")
     if not isinstance(name, str) or not name:
         # Of the same bytes there is one.
-        name = "unreadable-" + hashlib.sha256(raw.encode()).hexdigest()[:32]
+        name = "unreadable-" + hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     task = headers.get("task")
     job = NewJob(
         id=name,

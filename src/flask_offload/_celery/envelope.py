@@ -16,8 +16,12 @@ from kombu.utils import json as kombu_json
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 
 from .message import ETA, FENCE, Message
+from .stored import pack, unpack
 
-__all__ = ["Capture", "due", "encode", "received"]
+if t.TYPE_CHECKING:
+    from .._store import Delivery
+
+__all__ = ["Capture", "decode", "due", "encode", "received"]
 
 #: The properties that are the sender's; the others belong to a delivery.
 SENT = frozenset("correlation_id reply_to message_id user_id app_id type".split())
@@ -25,10 +29,26 @@ SENT = frozenset("correlation_id reply_to message_id user_id app_id type".split(
 OF_BROKER = ("x-delivery-count", "x-acquired-count", "x-death", "x-first-death-", "x-last-death-")
 
 
-def encode(message: Message) -> str:
-    """A message as text."""
-    text: str = kombu_json.dumps(message)
-    return text
+def encode(message: Message, queue: str = "") -> str:
+    """A message as text.
+
+    :param queue: The one on the record.
+    """
+    try:
+        return pack(message, queue)
+    except TypeError:
+        # AMQP has headers that JSON has not, such as times.
+        return str(kombu_json.dumps(message))
+
+
+def decode(delivery: Delivery) -> Message:
+    """The message of :func:`encode`.
+
+    :raises ValueError, TypeError, RecursionError: It is none.
+    """
+    if delivery.envelope.startswith("{"):
+        return t.cast("Message", kombu_json.loads(delivery.envelope))
+    return unpack(delivery.envelope, delivery.job_id, delivery.queue)
 
 
 class Capture:
@@ -104,8 +124,8 @@ def received(message: t.Any, queue: str = "") -> Message:
     headers = {
         key: value
         for key, value in (message.headers or {}).items()
-        # kombu has decompressed the body.
-        if key != "compression" and not key.startswith(OF_BROKER)
+        # kombu has decompressed the body. The fence was of that delivery.
+        if key not in ("compression", FENCE) and not key.startswith(OF_BROKER)
     }
     return {
         "body": bytes_to_str(base64.b64encode(str_to_bytes(message.body))),
@@ -126,19 +146,18 @@ def received(message: t.Any, queue: str = "") -> Message:
     }
 
 
-def due(text: str, fence: int) -> dict[str, t.Any]:
+def due(delivery: Delivery) -> dict[str, t.Any]:
     """A message that is due, as arguments for :meth:`kombu.Producer.publish`.
 
-    :param fence: The token of this delivery.
     :raises ValueError, TypeError, KeyError, AttributeError, RecursionError: It is no message.
     """
-    message: Message = kombu_json.loads(text)
+    message = decode(delivery)
     headers, properties = dict(message["headers"]), message["properties"]
     # It is due by the server's clock. With its time, a worker would wait for its own.
     if headers.get("eta"):
         headers[ETA] = headers["eta"]
     headers["eta"] = None
-    headers[FENCE] = fence
+    headers[FENCE] = delivery.fence
     info = properties["delivery_info"]
     return {
         **_sent(properties),

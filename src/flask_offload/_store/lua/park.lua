@@ -20,7 +20,11 @@ if compare_attempt(nesting, retries) < 0 and redis.call('HEXISTS', job, 'unconfi
 end
 redis.call('HSET', job, 'envelope', ARGV[8])
 local since = tonumber(redis.call('HGET', job, 'parked_at') or now)
-if now - since > tonumber(ARGV[11]) then return 'over' end
+if now - since > tonumber(ARGV[11]) then
+  -- Its publisher may not have noted yet that it is out; what is kept here stays.
+  redis.call('ZREM', prefix .. 'scheduled', job_id)
+  return 'over'
+end
 -- The message is in here now. Should its acknowledgement get lost, it must not run beside this.
 end_lease()
 redis.call('HSETNX', job, 'parked_at', stamp(now))
