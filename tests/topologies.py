@@ -14,6 +14,7 @@ import typing as t
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+import pytest
 import redis
 
 from servers import Process, Valkey, free_port
@@ -22,6 +23,8 @@ from waiting import wait_until
 REDIS = shutil.which("redis-server")
 HOW_TO_GET_IT = "takes a redis-server with TLS and sentinel: apt install redis-server"
 MASTER = "offload-primary"
+
+needs_redis = pytest.mark.skipif(REDIS is None, reason=HOW_TO_GET_IT)
 
 
 def _openssl(*arguments: str, folder: Path) -> None:
