@@ -26,11 +26,11 @@ class Workers:
 
     def __init__(self, commands: t.Sequence[t.Sequence[str]], env: dict[str, str], log: Path):
         self.log = log
-        self._popens = []
+        self._popens: list[subprocess.Popen[bytes]] = []
         with log.open("wb") as output:
-            for command in commands:
-                self._popens.append(
-                    subprocess.Popen(
+            try:
+                for command in commands:
+                    popen = subprocess.Popen(
                         list(command),
                         stdin=subprocess.DEVNULL,
                         stdout=output,
@@ -39,7 +39,10 @@ class Workers:
                         cwd=log.parent,
                         start_new_session=True,
                     )
-                )
+                    self._popens.append(popen)
+            except OSError as error:
+                self.kill()
+                raise BenchError(f"a worker does not start: {error}") from error
 
     def __enter__(self) -> Workers:
         return self

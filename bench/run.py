@@ -27,7 +27,8 @@ RESULTS = ROOT / "bench" / "results"
 def main() -> None:
     given = arguments()
     # A run that is told to end ends its processes, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     peers = set(given.peers.split(","))
     for peer in sorted(peers):
         ensure(PEERS[peer].module)
@@ -58,7 +59,12 @@ def arguments() -> argparse.Namespace:
     add("--peers", default=",".join(others), help="with commas (default: %(default)s)")
     add("--jobs", type=int, default=5_000, help="of a round, before the weight of a side")
     add("--rounds", type=int, default=3)
-    add("--backlog", type=int, default=0, help="jobs that wait (default: 100,000; long: 1,000,000)")
+    add(
+        "--backlog",
+        type=int,
+        default=0,
+        help="jobs that wait, most of them (default: 100,000; long: 1,000,000)",
+    )
     add("--results", type=Path, default=RESULTS, help="where the files go (default: %(default)s)")
     given = parser.parse_args()
     given.only = given.only or ",".join(ALL if given.long else short)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
@@ -166,7 +167,8 @@ def take_turns(
                 started = time.monotonic()
                 bench.reset()
                 row: Row = {"side": side.name, "peer": side.peer, "topology": side.topology}
-                row |= {"round": number, **one(side)}
+                # The load tells later which rounds had company.
+                row |= {"round": number, "load": os.getloadavg()[0], **one(side)}
                 rows.append(row)
                 took = time.monotonic() - started
                 print(f"  {part} {number + 1}: {side.name} ({took:.0f} s)", file=sys.stderr)

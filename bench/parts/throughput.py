@@ -8,10 +8,17 @@ from .base import Bench, Row, Table, by, middle, span, take_turns
 
 __all__ = ["measure", "tables"]
 
+#: Most that a round should take to be worked off, judged by the round before.
+SECONDS = 6.0
+
 
 def measure(bench: Bench) -> list[Row]:
+    counts = {side.name: max(100, int(bench.jobs * side.weight)) for side in bench.sides()}
+
     def one(side: Side) -> Row:
-        return drain(bench, side, max(100, int(bench.jobs * side.weight)))
+        row = drain(bench, side, counts[side.name])
+        counts[side.name] = min(counts[side.name], max(100, int(row["pace"] * SECONDS)))
+        return row
 
     return take_turns(bench, "throughput", bench.sides(), one)
 
