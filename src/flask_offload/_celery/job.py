@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import typing as t
+from functools import cached_property
 
-from celery.result import AsyncResult
+from celery.result import AsyncResult, promise
 
 from .._jobs import JobRecord, JobState, LogLine, Progress
 
@@ -31,6 +32,18 @@ class Job(AsyncResult):  # type: ignore[misc]
     """
 
     app: OffloadCelery
+
+    @classmethod
+    def accepted(cls, job_id: str, app: OffloadCelery, backend: t.Any, *, ignored: bool) -> Job:
+        """The job of an enqueue; most are never waited for, and need not be made ready for it."""
+        job: Job = cls.__new__(cls)
+        job.app, job.id, job.backend, job.parent = app, job_id, backend, None
+        job._cache, job._ignored = None, ignored
+        return job
+
+    @cached_property
+    def on_ready(self) -> t.Any:
+        return promise(self._on_fulfilled, weak=True)
 
     @property
     def record(self) -> JobRecord:

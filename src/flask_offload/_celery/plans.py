@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from celery.app.amqp import AMQP
 from celery.app.routes import MapRoute
 from celery.app.task import Task
+from celery.result import AsyncResult
 from kombu.serialization import registry
 from kombu.utils import json as kombu_json
 
 from . import describe, publish
+from .job import Job
 
 if t.TYPE_CHECKING:
     from .app import OffloadCelery
@@ -154,6 +156,8 @@ def _is_ours(app: OffloadCelery, task: t.Any) -> bool:
         and task._dump_pydantic_arguments is None
         and type(app).send_task is OffloadCelery.send_task
         and "send_task" not in vars(app)
+        and issubclass(app.AsyncResult, Job)
+        and app.AsyncResult.__init__ is AsyncResult.__init__
         and type(app.amqp) is AMQP
         and not vars(app.amqp).keys()
         & {"create_task_message", "as_task_v2"} - {"create_task_message"}

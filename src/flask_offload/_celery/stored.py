@@ -39,6 +39,7 @@ USUAL: dict[str, t.Any] = {
 GIVEN = "delivery_tag"
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_text = json.encoder.encode_basestring_ascii
 
 
 def pack(message: Message, queue: str) -> str:
@@ -73,16 +74,14 @@ def _pack(message: Message, queue: str) -> str:
     return line(values, other_headers, other_properties, body) if exact else ""
 
 
-def line(
-    values: list[t.Any], headers: Message | None, properties: Message | None, body: str
-) -> str:
+def line(values: list[str], headers: Message | None, properties: Message | None, body: str) -> str:
     """The stored form.
 
     :param values: Those of :data:`LISTED`, and the property ``reply_to``.
     :param headers, properties: Those that are not as usual.
     """
-    more = [headers or {}, properties or {}] if headers or properties else []
-    return f"{_encode([*values, *more])}\n{body.removesuffix(EMBED)}"
+    more = f",{_encode(headers or {})},{_encode(properties or {})}" if headers or properties else ""
+    return f"[{','.join(map(_text, values))}{more}]\n{body.removesuffix(EMBED)}"
 
 
 def _usual(job_id: str, queue: str) -> tuple[Message, Message]:

@@ -135,8 +135,7 @@ def _enqueue(
         outcome = plan.engine.put(accepted, deadline)
     except StoreUnavailable as error:
         raise publish.not_accepted(error) from error
-    result = task.AsyncResult(job_id)
-    result.ignored = plan.ignore_result
+    result = app.AsyncResult.accepted(job_id, app, task.backend, ignored=plan.ignore_result)
     if parent:
         parent.add_trail(result)
     existing = publish.existing(app, outcome)

@@ -18,6 +18,10 @@ __all__ = ["command", "run", "run_all"]
 
 #: A transition that begins with another one takes its file as a function.
 INCLUDE = re.compile(r"^-- include (\w+) as (\w+)$", re.MULTILINE)
+#: The statements of what all scripts share, and the names that one defines.
+_STATEMENTS = re.compile(r"^(?=local )", re.MULTILINE)
+_NAMES = re.compile(r"local (?:function )?([\w, ]+)")
+_COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
 
 #: What happened is counted last, wherever a transition returns.
 _END = "local answer = transition()\nsave_counts()\nreturn answer"
@@ -28,8 +32,22 @@ def _load(name: str) -> tuple[str, str]:
     header, _, body = _text(name).partition("\n")
     body = INCLUDE.sub(lambda found: _function(found[1], found[2]), body)
     # The shebang must be the first line; what all scripts share comes right after it.
-    source = f"{header}\n{_text('_shared')}\nlocal function transition()\n{body}\nend\n{_END}"
+    shared = _used(_text("_shared"), body)
+    source = f"{header}\n{shared}\nlocal function transition()\n{body}\nend\n{_END}"
     return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
+def _used(shared: str, body: str) -> str:
+    """What a transition uses of what all share: a function costs time in each call that it is
+    defined in, also when it is not called."""
+    text, kept = _COMMENT.sub("", f"{body}\n{_END}"), ""
+    for statement in reversed(_STATEMENTS.split(shared)):
+        found = _NAMES.match(statement)
+        names = re.findall(r"\w+", found[1]) if found else []
+        if not names or any(re.search(rf"\b{name}\b", text) for name in names):
+            kept = statement + kept
+            text += _COMMENT.sub("", statement)
+    return kept
 
 
 def _text(name: str) -> str:

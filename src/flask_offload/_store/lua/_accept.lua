@@ -44,8 +44,13 @@ if unique ~= '' then set('unique', unique) end
 if message ~= '' then set('envelope', message) end
 if delay > 0 then set('due_at', stamp(now + delay)) end
 if not old[1] then
-  set('created_at', stamp(now))
-  add_to_lists(owners ~= '' and owners or '[]')
+  local at = stamp(now)
+  set('created_at', at)
+  if owners == '' then
+    redis.call('ZADD', prefix .. 'jobs', at, job_id)
+  else
+    add_to_lists(owners)
+  end
 end
 if confirm_within > 0 then
   set('unconfirmed_until', stamp(now + confirm_within))
