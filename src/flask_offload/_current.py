@@ -32,6 +32,7 @@ __all__ = [
     "bind",
     "current_job",
     "mask",
+    "owners_of",
     "running_job",
 ]
 
@@ -151,7 +152,7 @@ class RunningJob(CurrentJob):
         """
         self.job = dataclasses.replace(
             self.job,
-            owners=tuple(json.loads(owners or "[]")),
+            owners=owners_of(owners),
             locale=locale,
             request_id=request_id,
             root_id=self.job.root_id or root_id,
@@ -226,6 +227,11 @@ class RunningJob(CurrentJob):
                 raise
             self._cancelled = self._cancelled or answer != 0
             self.lost = self.lost or answer == -1
+
+
+def owners_of(text: str) -> tuple[str, ...]:
+    """Owners, as a record keeps them in JSON."""
+    return tuple(json.loads(text)) if text and text != "[]" else ()
 
 
 class _Reporter:

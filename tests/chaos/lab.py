@@ -93,7 +93,10 @@ class Lab:
     @cached_property
     def app(self) -> Flask:
         """The web process; it is this one."""
-        return create_app(self.env)
+        app = create_app(self.env)
+        # To read all records of the large counts takes longer than a request may.
+        app.extensions["offload"].control.store.timeout = 30
+        return app
 
     @property
     def control(self) -> t.Any:

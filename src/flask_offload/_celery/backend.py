@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import time
 import typing as t
+from datetime import UTC, datetime
+from functools import cached_property
 
 from celery import states
 from kombu.exceptions import EncodeError
@@ -30,8 +32,6 @@ _STATES = {
 }
 _FINAL = {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD}
 ERROR_LIMIT = 1_000
-
-log = logging.getLogger("flask_offload")
 
 
 class OffloadBackend(StoreConnections):
@@ -61,7 +61,7 @@ class OffloadBackend(StoreConnections):
         request: t.Any = None, **kwargs: t.Any,
     ) -> t.Any:  # fmt: skip
         if state == states.SUCCESS:
-            self._check_size(result)
+            self._checked(result)
         job = running_job()
         if traceback and job is not None:
             traceback = job.mask(str(traceback))
@@ -69,22 +69,47 @@ class OffloadBackend(StoreConnections):
             task_id, result, state, traceback, request=request, outcome=_outcome(result), **kwargs
         )
 
-    def _check_size(self, result: t.Any) -> None:
-        # EncodeError is what Celery's tracer turns into a failed task.
+    def _checked(self, result: t.Any) -> t.Any:
+        """A result, encoded. EncodeError is what Celery's tracer turns into a failed task."""
         try:
             # A result that stands for others is kept as their ids. Compressed it is bytes.
-            size = len(str_to_bytes(self.encode(self.prepare_value(result))))
+            encoded = self.encode(self.prepare_value(result))
         except (TypeError, ValueError, EncodeError) as error:
             raise EncodeError(
                 f"The result is not JSON: {error}. Return plain data, or attach a file."
             ) from error
         limit = self.settings.max_result
-        if size > limit:
+        # A text that is short enough with four bytes for each of its signs needs no count.
+        if len(encoded) * 4 > limit and (size := len(str_to_bytes(encoded))) > limit:
             too_large = ResultTooLarge(
                 f"The result has {size:,} bytes. OFFLOAD_MAX_RESULT allows {limit:,}. "
                 "Attach it as a file instead."
             )
             raise EncodeError(str(too_large)) from too_large
+        return encoded
+
+    def _success(self, task_id: str, result: t.Any, request: t.Any) -> str:
+        """What Celery would store of a success, written down directly."""
+        children = self.current_task_children(request)
+        group, parent = request.group, request.parent_id
+        return "".join(
+            (
+                '{"status": "SUCCESS", "result": ',
+                "null" if result is None else self._checked(result),
+                ', "traceback": null, "children": ',
+                self.encode(children) if children else "[]",
+                f', "date_done": "{datetime.now(UTC).isoformat()}"',
+                f', "group_id": {self.encode(group)}' if group else "",
+                f', "parent_id": {self.encode(parent)}' if parent else "",
+                f', "task_id": {json.dumps(task_id)}}}',
+            )
+        )
+
+    @cached_property
+    def _is_plain_json(self) -> bool:
+        conf = self.app.conf
+        extended = conf.find_value_for_key("extended", "result")
+        return self.serializer == "json" and conf.enable_utc and not (self.compression or extended)
 
     def _store_result(
         self, task_id: str, result: t.Any, state: str, traceback: t.Any = None,
@@ -145,6 +170,11 @@ class OffloadBackend(StoreConnections):
         self, task_id: str, result: t.Any, request: t.Any = None, store_result: bool = True,
         state: str = states.SUCCESS,
     ) -> None:  # fmt: skip
+        light = current_light(task_id)
+        if light is not None and store_result and self._is_plain_json and not request.chord:
+            text = self._success(task_id, result, request)
+            self._finish(task_id, JobState.SUCCEEDED, text, {}, request)
+            return
         super().mark_as_done(task_id, result, request, store_result, state)
         if not store_result or getattr(request, "chord", None):
             self._finish_without_result(task_id, JobState.SUCCEEDED, {}, request)

@@ -44,7 +44,7 @@ class OffloadTask(Task):  # type: ignore[misc]
             with run:
                 if not self.interrupt:
                     return self._body()(*args, **kwargs)
-                key = self.request.id, tracing.fence(self.request)
+                key = run.key
                 return interrupts.run(key, type(self).__module__, self._body(), args, kwargs)
         except JobCancelled as error:
             # One whose lease is lost is somebody else's now, and not cancelled.

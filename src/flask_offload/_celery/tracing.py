@@ -15,7 +15,7 @@ from celery.exceptions import Ignore, Reject
 from celery.states import IGNORED, REJECTED
 from flask import current_app, has_app_context
 
-from .._current import RunningJob, bind
+from .._current import RunningJob, bind, owners_of
 from .._jobs import JobState
 from .._store import NewJob, Started, StoreUnavailable
 from ..exceptions import JobCancelled
@@ -57,40 +57,50 @@ class Run:
     """One run of a task in a worker: a context manager around its body."""
 
     def __init__(self, app: OffloadCelery, task: t.Any, args: t.Any, kwargs: t.Any) -> None:
-        request = task.request
-        nesting, retries = attempt(request)
+        self._request = request = task.request
         self.claimed = False
         #: Whether the body has ended.
         self.over = False
         self._told = False
         self.began = time.monotonic()
         self._fence = fence(request)
-        #: What travels on to other jobs, where the start needs nobody's leave.
-        self._origin = getattr(request, AT_ONCE, None)
         self._app = app
         self._task = task
         self._input = args, kwargs
+        #: What travels on to other jobs, where the start needs nobody's leave.
+        self._origin = getattr(request, AT_ONCE, None)
+        owners, locale, request_id, root_id = self._origin or ("", "", "", "")
+        nesting, retries = attempt(request)
         job = NewJob(
             id=request.id,
             task=task.name,
             queue=(request.delivery_info or {}).get("routing_key") or "",
+            owners=owners_of(owners),
+            locale=locale,
+            request_id=request_id,
             max_retries=task.max_retries,
-            root_id=request.root_id or "",
+            root_id=request.root_id or root_id,
             parent_id=request.parent_id or "",
             nesting=nesting,
             retries=retries,
         )
         secrets = describe.arguments(task, args, kwargs).secrets if task.sensitive else ()
         self._job = RunningJob(job, app.store, app.files, secrets, self._fence)
-        self._exit = contextlib.ExitStack()
+        self._context = app.flask_app.app_context()
 
     def open(self) -> None:
         """Enter the app context, which lasts until Celery is done with the task."""
-        self._exit.enter_context(self._app.flask_app.app_context())
-        self._exit.callback(bind(self._job))
+        self._context.push()
+        self._unbind = bind(self._job)
 
     def close(self) -> None:
-        self._exit.close()
+        self._unbind()
+        self._context.pop()
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The id of the job, and the fence of this run of it."""
+        return self._job.id, self._fence
 
     @property
     def lost(self) -> bool:
@@ -110,7 +120,6 @@ class Run:
         :raises Ignore: It must not run.
         """
         if self._origin is not None and self._app.engine is not None:
-            self._job.adopt(*self._origin)
             self._app.engine.commits.start_soon(self)
             return
         pause = 0.002
@@ -218,21 +227,23 @@ def _open(task: t.Any, args: t.Any, kwargs: t.Any, **_: t.Any) -> None:
             context.push()
             request.offload_context = context
         return
-    request.offload_run = Run(task.app, task, args, kwargs)
-    request.offload_run.open()
+    run = Run(task.app, task, args, kwargs)
+    run.open()
+    request.offload_run = run
 
 
 @signals.task_postrun.connect(weak=False)
 def _close(task: t.Any, state: str | None = None, retval: t.Any = None, **_: t.Any) -> None:
     if not _is_ours(task):
         return
-    run: Run | None = getattr(task.request, "offload_run", None)
+    request = task.request
+    run: Run | None = getattr(request, "offload_run", None)
     if run is not None:
         try:
             if state in {IGNORED, REJECTED}:
                 run.settle(state or "", retval)
         finally:
             run.close()
-    context = getattr(task.request, "offload_context", None)
+    context = getattr(request, "offload_context", None)
     if context is not None:
         context.pop()

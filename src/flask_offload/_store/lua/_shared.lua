@@ -38,6 +38,11 @@ local function add_event(kind)
     'job', job_id, 'kind', kind)
 end
 
+local function add_event(kind)
+  return redis.call('XADD', prefix .. 'events', 'MAXLEN', '~', 10000, '*',
+    'job', job_id, 'kind', kind)
+end
+
 local function event(kind)
   redis.call('HSET', job, 'event_id', add_event(kind))
 end
@@ -136,17 +141,30 @@ end
 local keep_for = nil
 
 -- With held, its worker says so, and it waits in no line.
-local function finish_as(state, held)
+local OF_END = { 'unique', 'owners', 'unconfirmed_until', 'log_lines' }
+
+-- With known, which are the values of OF_END, its worker says so, and it waits in no line; more are
+-- fields to set besides, and their values.
+local function finish_as(state, known, more)
   keep_for = keep_for or cjson.decode(retention)
   local keep = math.floor(keep_for[state] * 1000)
-  local known = redis.call('HMGET', job, 'unique', 'owners', 'unconfirmed_until', 'log_lines')
-  if not held then leave_line() end
+  if not known then
+    known = redis.call('HMGET', job, unpack(OF_END))
+    leave_line()
+  end
   redis.call('ZREM', prefix .. 'leases', job_id)
   if known[3] then
     redis.call('HDEL', job, 'unconfirmed_until')
     redis.call('ZREM', prefix .. 'unconfirmed', job_id)
   end
-  redis.call('HSET', job, 'state', state, 'finished_at', stamp(now))
+  local fields = more or {}
+  fields[#fields + 1] = 'state'
+  fields[#fields + 1] = state
+  fields[#fields + 1] = 'finished_at'
+  fields[#fields + 1] = stamp(now)
+  fields[#fields + 1] = 'event_id'
+  fields[#fields + 1] = add_event(state)
+  redis.call('HSET', job, unpack(fields))
   redis.call('PEXPIRE', job, keep)
   if known[4] then redis.call('PEXPIRE', prefix .. 'log:' .. job_id, keep) end
   if known[1] and redis.call('GET', prefix .. 'unique:' .. known[1]) == job_id then
@@ -157,7 +175,6 @@ local function finish_as(state, held)
   redis.call('ZADD', prefix .. 'expiry', stamp(now + keep / 1000), job_id .. '\n' .. owners)
   if state == 'dead' then bound_the_dead() end
   count(state)
-  event(state)
 end
 
 -- A record is written before its message is published, and confirmed after. One that nobody

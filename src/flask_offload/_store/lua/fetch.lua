@@ -83,42 +83,57 @@ local function fits(task)
   return true
 end
 
+-- Hand out the first of a queue; false if there is no place for it.
+local function hand_out(queue)
+  local known = redis.pcall('HMGET', job, 'state', 'envelope', 'leases_lost', 'starts', 'task',
+    'fence', 'deliveries', 'cancel_requested', 'at_most_once', 'in_pool',
+    'owners', 'locale', 'request_id', 'root_id')
+  if known.err or not known[2] then
+    bury('The queue held an entry without a message.')
+    return true
+  end
+  if FINAL[known[1]] then return true end
+  if tonumber(known[3] or 0) > 20 and not known[4] then
+    bury('Twenty workers were lost before they could start it.')
+    return true
+  end
+  if not fits(known[10] and '' or known[5] or '') then return false end
+  -- One that was never started, and that nobody wants stopped, starts without asking: its start is
+  -- told later, or together with its end.
+  local at_once = not known[3] and not known[8] and not known[9] and (known[7] or '0') == '0'
+  local fence = tonumber(known[6] or 0) + 1
+  redis.call('ZADD', prefix .. 'leases', stamp(now + lease), job_id)
+  if at_once then
+    redis.call('HSET', job, 'fence', fence, 'worker', worker, 'at_once', 1)
+  else
+    redis.call('HSET', job, 'fence', fence, 'worker', worker)
+  end
+  handed = handed + 1
+  for _, item in ipairs({ job_id, tostring(fence), queue, known[2], at_once and 1 or 0,
+    known[11] or '', known[12] or '', known[13] or '', known[14] or '' }) do
+    out[#out + 1] = item
+  end
+  return true
+end
+
 for _, queue in ipairs(cjson.decode(ARGV[7])) do
   local line = prefix .. 'queue:' .. queue
   if redis.call('SISMEMBER', prefix .. 'paused', queue) == 0 then
-    while handed < 200 do
-      local popped = redis.call('ZPOPMIN', line)
+    local going = true
+    while going and handed < 200 do
+      -- Several at once, where several may fit; those that do not go back to where they were.
+      local popped = redis.call('ZPOPMIN', line, share > 0 and 20 or 1)
       if #popped == 0 then break end
-      of(popped[1])
-      local known = redis.pcall('HMGET', job, 'state', 'envelope', 'leases_lost', 'starts', 'task',
-        'fence', 'deliveries', 'cancel_requested', 'at_most_once', 'in_pool',
-        'owners', 'locale', 'request_id', 'root_id')
-      if known.err or not known[2] then
-        bury('The queue held an entry without a message.')
-      elseif not FINAL[known[1]] then
-        if tonumber(known[3] or 0) > 20 and not known[4] then
-          bury('Twenty workers were lost before they could start it.')
-        elseif not fits(known[10] and '' or known[5] or '') then
-          redis.call('ZADD', line, popped[2], job_id)
-          break
-        else
-          -- One that was never started, and that nobody wants stopped, starts without asking: its
-          -- start is told later, or together with its end.
-          local at_once = not known[3] and not known[8] and not known[9] and (known[7] or '0') == '0'
-          local fence = tonumber(known[6] or 0) + 1
-          redis.call('ZADD', prefix .. 'leases', stamp(now + lease), job_id)
-          if at_once then
-            redis.call('HSET', job, 'fence', fence, 'worker', worker, 'at_once', 1)
-          else
-            redis.call('HSET', job, 'fence', fence, 'worker', worker)
-          end
-          handed = handed + 1
-          for _, item in ipairs({ job_id, tostring(fence), queue, known[2], at_once and 1 or 0,
-            known[11] or '', known[12] or '', known[13] or '', known[14] or '' }) do
-            out[#out + 1] = item
-          end
+      local back = {}
+      for i = 1, #popped, 2 do
+        of(popped[i])
+        going = going and hand_out(queue)
+        if not going then
+          back[#back + 1] = popped[i + 1]
+          back[#back + 1] = popped[i]
         end
       end
+      if #back > 0 then redis.call('ZADD', line, unpack(back)) end
     end
     if redis.call('ZCARD', line) > 0 then
       out[2] = 1

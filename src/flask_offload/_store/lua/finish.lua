@@ -10,16 +10,17 @@ local function finish(at)
   of(ARGV[at])
   local result_key, state, result, fields = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local fence, ran = ARGV[at + 7], ARGV[at + 8]
-  local known = redis.call('HMGET', job, 'state', 'nesting', 'retries', 'fence', 'first_started_at')
-  local current, age = known[1], 0
+  local known = redis.call('HMGET', job, 'unique', 'owners', 'unconfirmed_until', 'log_lines',
+    'state', 'nesting', 'retries', 'fence', 'first_started_at', 'deliveries', 'starts')
+  local current, age = known[5], 0
   if current then
     if FINAL[current] then return 0 end
-    age = tonumber(ARGV[at + 5]) - tonumber(known[2] or 0)
-    if age == 0 then age = tonumber(ARGV[at + 6]) - tonumber(known[3] or 0) end
+    age = tonumber(ARGV[at + 5]) - tonumber(known[6] or 0)
+    if age == 0 then age = tonumber(ARGV[at + 6]) - tonumber(known[7] or 0) end
     -- That an attempt will be retried is told after the new one is out, which may be running by now.
     local told_late = state == 'retrying' and current == 'retrying'
     if age < 0 and not told_late then return 0 end
-    if not told_late and fence ~= '0' and known[4] ~= fence then
+    if not told_late and fence ~= '0' and known[8] ~= fence then
       if ran ~= '' then redis.call('HINCRBY', job, 'starts', 1) end
       return -1
     end
@@ -31,11 +32,22 @@ local function finish(at)
     redis.call('PUBLISH', result_key, result)
   end
   if not current then return 1 end
-  if ran ~= '' and current ~= 'running' and age >= 0 then note_start(stamp(now - tonumber(ran)), known[5]) end
-  if fields ~= '' then set_fields(fields) end
+  local more = {}
+  if ran ~= '' and current ~= 'running' and age >= 0 then
+    local began = stamp(now - tonumber(ran))
+    more = { 'started_at', began, 'first_started_at', known[9] or began,
+      'deliveries', tonumber(known[10] or 0) + 1, 'starts', tonumber(known[11] or 0) + 1 }
+  end
+  if fields ~= '' then
+    for field, value in pairs(cjson.decode(fields)) do
+      more[#more + 1] = field
+      more[#more + 1] = value
+    end
+  end
   if FINAL[state] then
-    finish_as(state, fence ~= '0')
+    finish_as(state, fence ~= '0' and known or nil, more)
   else
+    if #more > 0 then redis.call('HSET', job, unpack(more)) end
     event(state == '' and 'progress' or state)
   end
   return 1
