@@ -1,6 +1,6 @@
 -- What enqueue and adopt do to accept a job.
 -- They set what is read here: nesting, retries, state, delay, confirm_within, message, queue,
--- priority, owners, unique, fields.
+-- priority, owners, unique, fields, and lines: those that they have put a job in.
 local old = redis.call('HMGET', job, 'state', 'cancel_requested')
 if FINAL[old[1]] and redis.call('HEXISTS', job, 'reuse') == 1 then
   -- A new job in its place; see reuse. What still comes from the one before is refused.
@@ -62,7 +62,13 @@ if message ~= '' then
   else
     local place = next_place(priority)
     set('place', place)
-    stand_at(place, queue)
+    if lines[queue] then
+      redis.call('ZADD', prefix .. 'queue:' .. queue, place, job_id)
+    else
+      -- The first of several of a call wakes a worker for all.
+      stand_at(place, queue)
+      lines[queue] = true
+    end
   end
 end
 set('event_id', add_event(state))

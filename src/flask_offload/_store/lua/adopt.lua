@@ -9,7 +9,7 @@ local field, digest, unreadable = ARGV[#ARGV - 2], ARGV[#ARGV - 1], ARGV[#ARGV]
 local nesting, retries, state = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local delay, confirm_within, message = tonumber(ARGV[8]), 0, ARGV[10]
 local queue, priority, owners, unique = '', 0, '', ''
-local fields = {}
+local fields, lines = {}, {}
 for name, value in pairs(cjson.decode(ARGV[4])) do
   if name == 'queue' then queue = value
   elseif name == 'priority' then priority = tonumber(value)

@@ -7,6 +7,7 @@
 -- or unique and the id of the job that exists in its place. Or nothing but late.
 local nesting, retries, state, delay, confirm_within, message
 local queue, priority, owners, unique, fields
+local lines = {}
 
 -- include _accept as accept
 
