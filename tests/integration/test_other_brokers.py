@@ -13,6 +13,7 @@ import pytest
 
 import rabbitmq
 import servers
+from chaos.proxy import Proxy
 from flask_offload import EnqueueError, JobState
 from flask_offload._celery import broker as publishing
 from flask_offload._celery import delayed, envelope
@@ -312,6 +313,17 @@ def test_message_that_cannot_be_read_is_kept(system: System, bad: str) -> None:
     assert worker.popen.poll() is None
 
 
+def test_entry_that_kombu_cannot_read_ends_a_worker_of_the_stock_transport(
+    make_system: t.Callable[..., System], valkey: servers.Valkey
+) -> None:
+    url = valkey.url.replace("redis://", "redis+kombu://")
+    system = make_system(valkey.url, OFFLOAD_BROKER_URL=url)
+    celery = system.app().extensions["offload"].celery
+    celery.store.call("LPUSH", f"{celery.store.keys.prefix}celery", "{not json")
+    worker = system.worker(ready=False)
+    wait_until(lambda: worker.popen.poll() is not None, 30, message=lambda: worker.text)
+
+
 # -- workers that are killed, paused or cut off
 
 
@@ -366,6 +378,32 @@ def test_full_server_of_the_records_refuses_the_enqueue(
     for options in ({}, {"countdown": 5}):
         with pytest.raises(EnqueueError, match="full"):
             celery.tasks["sample.add"].apply_async((1,), **options)
+
+
+def test_reply_to_an_enqueue_that_is_cut_off(
+    make_system: t.Callable[..., System], valkey: servers.Valkey, broker_url: str, tmp_path: Path
+) -> None:
+    """At once: it is refused, and never runs. Delayed: it is asked for again."""
+    ledger = tmp_path / "ledger"
+    proxy = Proxy(valkey.port)
+    try:
+        hidden = "3600" if "kombu" in broker_url else ""
+        system = make_system(valkey.url, OFFLOAD_BROKER_URL=broker_url, VISIBILITY_TIMEOUT=hidden)
+        celery = system.app(OFFLOAD_URL=proxy.url).extensions["offload"].celery
+        write = celery.tasks["sample.note"]
+        assert celery.tasks["sample.add"].delay(1).record.state is JobState.QUEUED
+        proxy.set("cut-replies")
+        later = write.options(delay=0.5).delay(str(ledger), "cut-1")
+        with pytest.raises(EnqueueError):
+            write.delay(str(ledger), "cut-2")
+        assert proxy.cuts == 2
+        proxy.set("pass")
+        system.worker()
+        later.get(timeout=20)
+        assert celery.tasks["sample.add"].delay(1).get(timeout=20) == 2
+        assert (words(ledger), later.record.starts) == (["cut-1"], 1)
+    finally:
+        proxy.close()
 
 
 # -- workers that are stopped

@@ -82,6 +82,19 @@ def test_killed_worker_runs_the_job_again_at_once(system: System, tmp_path: Path
     assert ledger.read_text().split() == ["start", "start", "end"]
 
 
+def test_cancel_survives_the_death_of_the_worker(system: System, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    tasks = system.app().extensions["offload"].celery.tasks
+    worker = system.worker("--pool", "threads")
+    job = tasks["sample.sleep"].delay(60, str(ledger))
+    wait_until(ledger.exists)
+    job.cancel()
+    worker.kill()
+    system.worker("--pool", "threads")
+    wait_until(lambda: job.record.state is JobState.CANCELLED, 30)
+    assert ledger.read_text().split() == ["start"]
+
+
 def test_due_job_waits_while_the_broker_is_away(
     make_system: t.Callable[..., System], valkey: servers.Valkey, tmp_path: Path
 ) -> None:
@@ -139,6 +152,26 @@ def test_cut_connection_starts_a_running_job_again(
         assert (job.record.state, job.record.starts) == (JobState.SUCCEEDED, 2)
     finally:
         proxy.close()
+
+
+def test_paused_worker_loses_its_job_with_its_heartbeats(
+    make_system: t.Callable[..., System], valkey: servers.Valkey, tmp_path: Path
+) -> None:
+    """There is no lease here: the connection is given up, and both finish the job."""
+    ledger = tmp_path / "ledger"
+    with rabbitmq.rabbitmq("heartbeat = 2\n") as broker:
+        system = make_system(valkey.url, OFFLOAD_BROKER_URL=broker.url, VISIBILITY_TIMEOUT="")
+        tasks = system.app().extensions["offload"].celery.tasks
+        worker = system.worker("--concurrency", "1")
+        job = tasks["sample.sleep"].delay(4, str(ledger))
+        wait_until(ledger.exists)
+        worker.signal_all(signal.SIGSTOP)
+        system.worker("--concurrency", "1")
+        wait_until(lambda: ledger.read_text().split().count("start") == 2, 30)
+        worker.signal_all(signal.SIGCONT)
+        assert job.get(timeout=30) == "slept"
+        wait_until(lambda: ledger.read_text().split().count("end") == 2, 30)
+        assert (job.record.state, job.record.starts) == (JobState.SUCCEEDED, 2)
 
 
 def test_full_broker_refuses_the_enqueue(
