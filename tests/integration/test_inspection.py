@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from pathlib import Path
 
 from waiting import wait_until
 
@@ -30,3 +31,14 @@ def test_scheduled_has_a_bound(system: System) -> None:
     jobs = [add.options(delay=60 + number).delay(number) for number in range(105)]
     (entries,) = wait_until(celery.control.inspect(timeout=5).scheduled, 20).values()
     assert [entry["request"]["id"] for entry in entries] == [job.id for job in jobs[:100]]
+
+
+def test_worker_answers_while_all_its_threads_are_busy(system: System, tmp_path: Path) -> None:
+    celery = system.app().extensions["offload"].celery
+    system.worker("--pool", "threads", "--concurrency", "1")
+    ledger = tmp_path / "ledger"
+    job = celery.tasks["sample.sleep"].delay(30, str(ledger))
+    wait_until(ledger.exists)
+    (active,) = wait_until(celery.control.inspect(timeout=2).active, 20).values()
+    assert [request["id"] for request in active] == [job.id]
+    job.cancel()

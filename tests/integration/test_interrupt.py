@@ -38,7 +38,10 @@ def test_cancel_stops_a_loop_that_never_looks(system: System, ledger: Path) -> N
     wait_until(lambda: words(ledger) == ["start"])
     started = time.monotonic()
     job.cancel()
-    wait_until(lambda: job.record.state.finished)
+    wait_until(
+        lambda: job.record.state.finished,
+        message=lambda: f"the end of {job.record}; the worker: {worker.text}",
+    )
     assert time.monotonic() - started < 2
     assert (job.record.state, job.state) == (JobState.CANCELLED, "REVOKED")
     assert words(ledger) == ["start", "tidied"]

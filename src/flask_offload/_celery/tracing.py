@@ -19,7 +19,7 @@ from .._current import RunningJob, bind, owners_of
 from .._jobs import JobState
 from .._store import NewJob, Started, StoreUnavailable
 from ..exceptions import JobCancelled
-from . import describe
+from . import describe, interrupt
 from .message import AT_ONCE, FENCE
 
 if t.TYPE_CHECKING:
@@ -154,7 +154,9 @@ class Run:
         if self.over or started.verdict == "run":
             return
         # Somebody has cancelled it, or another worker has it.
-        self._job.stop(lost=started.verdict != "cancelled")
+        lost = started.verdict != "cancelled"
+        self._job.stop(lost=lost)
+        interrupt.stop(self._job.id, self._fence, interrupt.LeaseLost if lost else JobCancelled)
 
     def _start(self) -> Started:
         shown = describe.arguments(self._task, *self._input)

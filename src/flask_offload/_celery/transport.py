@@ -38,7 +38,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
     """Leases in the place of kombu's list of unacknowledged messages."""
 
     def can_consume(self) -> bool:
-        lane = self.channel.lane
+        # Commands to a worker come on channels without a line, also when all threads are busy.
+        lane = self.channel.lane if self.channel.active_queues else None
         return bool(super().can_consume()) and (lane is None or lane.free(self.in_hand) > 0)
 
     @property
