@@ -36,12 +36,17 @@ def main() -> None:
     try:
         bench = Bench(server, given.jobs, given.rounds, given.backlog, peers, given.long)
         run: dict[str, t.Any] = {"about": about(bench), "parts": {}, "failures": bench.failures}
+        name_of_run = run["about"]["date"][:10]
+        if (given.results / f"{name_of_run}.json").exists():
+            name_of_run = datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
         for name in given.only.split(","):
             started = time.monotonic()
             print(f"{name} ...", file=sys.stderr, flush=True)
             run["parts"][name] = ALL[name].measure(bench)
             print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-            save(run, given.results)  # what there is survives a run that is broken off
+            save(
+                run, given.results / name_of_run
+            )  # what there is survives a run that is broken off
     finally:
         server.stop()
     print(render(run))
@@ -107,11 +112,10 @@ def about(bench: Bench) -> dict[str, str]:
     }
 
 
-def save(run: dict[str, t.Any], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    name = run["about"]["date"][:10]
-    (folder / f"{name}.json").write_text(json.dumps(run, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(render(run))
+def save(run: dict[str, t.Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(json.dumps(run, indent=1) + "\n")
+    path.with_suffix(".md").write_text(render(run))
 
 
 if __name__ == "__main__":
