@@ -38,8 +38,9 @@ def measure(bench: Bench) -> list[Row]:
         return row | {"p50": percentile(late, 50), "p99": percentile(late, 99)}
 
     sides = bench.sides(*WANTED, *(MORE if bench.long else ()))
-    idle = take_turns(bench, "delayed, idle", sides, lambda side: run(side, False))
-    return idle + take_turns(bench, "delayed, busy", sides, lambda side: run(side, True))
+    rounds = bench.rounds if bench.long else min(2, bench.rounds)
+    idle = take_turns(bench, "delayed, idle", sides, lambda side: run(side, False), rounds)
+    return idle + take_turns(bench, "delayed, busy", sides, lambda side: run(side, True), rounds)
 
 
 def tables(rows: list[Row]) -> list[Table]:
