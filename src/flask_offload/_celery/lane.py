@@ -68,7 +68,8 @@ class Lane:
         self._lock = threading.Lock()
         self._refilling = threading.Lock()
         self._loops = self._asked = self._slow = self._in_pool = 0
-        self._behind = 0.0
+        #: Seconds that one of the waiting jobs takes, as far as is known.
+        self._each = 0.0
         self._more = False
         self._moved_at = time.monotonic()
         self._queues: t.Sequence[str] = ()
@@ -76,6 +77,11 @@ class Lane:
         engine.commits.watch = self._give_back_stuck
         atexit.register(engine.commits.flush, FLUSH)
         _lanes.add(self)
+
+    @property
+    def _behind(self) -> float:
+        """Seconds of work that wait."""
+        return len(self._waiting) * self._each
 
     # -- what fits
 
@@ -142,7 +148,7 @@ class Lane:
         self._tell_received(light)
         worker_state.task_reserved(light)
         cost = min(SHARE, self._costs.get(name, SHARE))
-        self._behind += cost
+        self._each += (cost - self._each) / 8
         self._moved_at = time.monotonic()
         self._waiting.append((light, cost))
         return True
@@ -235,19 +241,20 @@ class Lane:
             quick = max(1, self._loops - self._slow)
             share = SHARE - self._behind / quick
             if share <= 0:
-                return True
+                return bool(self._waiting)
             for message, _ in self.fetch(self._queues, 0, quick, share):
                 # Celery's own consumer is in another thread; it gets it from the line.
                 self._engine.release(
                     message["properties"]["delivery_tag"], forgive=True, in_pool=True
                 )
-            return bool(self._waiting)
         except StoreUnavailable as error:
             log.warning("No jobs could be fetched: %s", error)
             self._more = False
-            return False
         finally:
             self._refilling.release()
+        if self._executor is not None and len(self._waiting) > 1:
+            self.go()
+        return bool(self._waiting)
 
     def fetch(
         self, queues: t.Sequence[str], room: int, slots: int, share: float = SHARE
@@ -264,11 +271,11 @@ class Lane:
         return rest
 
     def _run(self, light: LightRequest, cost: float) -> None:
-        self._behind = max(0.0, self._behind - cost)
         self._moved_at = began = time.monotonic()
         slow = cost >= SHARE
         if slow:
-            self._slow += 1
+            with self._lock:
+                self._slow += 1
         token = _current.set(light)
         try:
             if not light.revoked():
@@ -284,7 +291,8 @@ class Lane:
         finally:
             _current.reset(token)
             if slow:
-                self._slow -= 1
+                with self._lock:
+                    self._slow -= 1
             self._measure(light.type, time.monotonic() - began)
 
     # -- back
@@ -294,11 +302,10 @@ class Lane:
         if self._waiting and time.monotonic() - self._moved_at > STUCK:
             while self._waiting:
                 with suppress(IndexError):
-                    self._give_back(*self._waiting.popleft())
+                    self._give_back(self._waiting.popleft()[0])
         return bool(self._waiting)
 
-    def _give_back(self, light: LightRequest, cost: float) -> None:
-        self._behind = max(0.0, self._behind - cost)
+    def _give_back(self, light: LightRequest) -> None:
         worker_state.task_ready(light)
         with suppress(StoreUnavailable):  # its lease will run out
             self._engine.release(light.tag, forgive=True)
