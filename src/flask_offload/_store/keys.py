@@ -24,7 +24,7 @@ class Keys:
     ``expiry``          zset    prune
     ``unconfirmed``     zset    confirm, start, prune
     ``queue:<name>``    zset    fetch, finish
-    ``scheduled``       zset    fetch, published, finish
+    ``scheduled``       zset    fetch, due, published, finish
     ``leases``          zset    ack, finish, fetch
     ``queues``          set     nobody: one entry a queue
     ``paused``          set     resume
