@@ -117,6 +117,10 @@ class LightRequest(OffloadRequest):
         """Seconds since it was started."""
         return time.monotonic() - self.began
 
+    def send_event(self, type: str, **fields: t.Any) -> None:  # noqa: A002
+        if self._eventer is not None and self._eventer.enabled:
+            super().send_event(type, **fields)
+
     def acknowledge(self) -> None:
         Request.acknowledge(self)
 

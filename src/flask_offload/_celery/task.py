@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import cache
 
 from celery.app.task import Task
 from celery.exceptions import Ignore, Reject
@@ -53,10 +54,7 @@ class OffloadTask(Task):  # type: ignore[misc]
             raise Ignore from None
 
     def _body(self) -> t.Callable[..., t.Any]:
-        # A __call__ of the user's own base class is part of the task, as it is in Celery;
-        # Celery's default one would push a second request on top of the tracer's.
-        after_ours = type(self).__mro__[type(self).__mro__.index(OffloadTask) + 1 :]
-        owner = next(cls for cls in after_ours if "__call__" in vars(cls))
+        owner = _owner_of_call(type(self))  # type: ignore[arg-type]
         if owner is Task:
             return t.cast("t.Callable[..., t.Any]", self.run)
         return t.cast("t.Callable[..., t.Any]", vars(owner)["__call__"].__get__(self))
@@ -116,6 +114,14 @@ class OffloadTask(Task):  # type: ignore[misc]
             seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
             options["countdown"] = max(0.0, seconds)
         return Enqueue(self, options)
+
+
+@cache
+def _owner_of_call(task: type[OffloadTask]) -> type:
+    # A __call__ of the user's own base class is part of the task, as it is in Celery; Celery's
+    # default one would push a second request on top of the tracer's.
+    after_ours = task.__mro__[task.__mro__.index(OffloadTask) + 1 :]
+    return next(cls for cls in after_ours if "__call__" in vars(cls))
 
 
 class Enqueue:

@@ -45,7 +45,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
     @property
     def in_hand(self) -> int:
         """How many messages are delivered and not acknowledged."""
-        return len(self._delivered) - len(self._dirty)
+        return len(self._delivered or ()) - len(self._dirty or ())
 
     def append(self, message: t.Any, delivery_tag: str) -> None:
         if self._is_ours(delivery_tag):
@@ -206,7 +206,7 @@ class Channel(stock.Channel):
         if lane is None:
             messages = self.engine.fetch(queues, room)
         else:
-            messages = lane.fetch(queues, room, lane.free(self.qos.in_hand))
+            messages = lane.fetch(queues, room, lane.free(t.cast("QoS", self.qos).in_hand))
         if messages:
             self._queue_cycle.rotate(messages[0][1])
         for message, queue in messages:

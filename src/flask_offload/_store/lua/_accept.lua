@@ -59,6 +59,8 @@ end
 if message ~= '' then
   if delay > 0 then
     redis.call('ZADD', prefix .. 'scheduled', stamp(now + delay), job_id)
+    -- Nobody knows yet that it is due sooner than all others: whoever looks sets a timer.
+    if redis.call('ZRANGE', prefix .. 'scheduled', 0, 0)[1] == job_id then wake(queue) end
   else
     local place = next_place(priority)
     set('place', place)
@@ -71,6 +73,7 @@ if message ~= '' then
     end
   end
 end
+count(state == 'retrying' and 'retried' or 'enqueued')
 set('event_id', add_event(state))
 redis.call('HSET', job, unpack(fields))
 return { old[1] and 'again' or 'created' }

@@ -1,0 +1,134 @@
+"""The lane of a worker whose pool is threads, or solo: quick jobs in batches, slow ones not."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from flask_offload import JobState
+from waiting import wait_until
+
+if t.TYPE_CHECKING:
+    import servers
+    from conftest import System
+
+POOLS = pytest.mark.parametrize("pool", ["threads", "solo"])
+
+
+def tasks_of(system: System) -> dict[str, t.Any]:
+    return t.cast("dict[str, t.Any]", system.app().extensions["offload"].celery.tasks)
+
+
+def test_quick_jobs_do_not_sit_behind_slow_ones(system: System) -> None:
+    tasks = tasks_of(system)
+    system.worker("--pool", "threads", "--concurrency", "4")
+    for job in tasks["sample.add"].enqueue_many([(n,) for n in range(20)]):
+        assert job.get(timeout=20)
+    slow = [tasks["sample.sleep"].delay(4) for _ in range(3)]
+    quick = tasks["sample.add"].enqueue_many([(n,) for n in range(50)])
+    for job in quick:
+        job.get(timeout=20)
+    assert not any(job.ready() for job in slow)
+    assert max(job.record.starts for job in quick) == 1
+
+
+@POOLS
+def test_what_waits_behind_a_job_that_turns_out_slow_is_given_back(
+    system: System, tmp_path: Path, pool: str
+) -> None:
+    """The task is known to be quick, so that a batch of it was taken; then one is slow."""
+    ledger = tmp_path / "ledger"
+    tasks = tasks_of(system)
+    sleep = tasks["sample.sleep"]
+    first = system.worker("--pool", pool, "--concurrency", "1")
+    for job in sleep.enqueue_many([(0,)] * 30):
+        job.get(timeout=20)
+    (slow, *rest) = sleep.enqueue_many([(6, str(ledger)), *[(0,)] * 20])
+    wait_until(ledger.exists)
+    system.worker("--pool", pool, "--concurrency", "1")
+    for job in rest:
+        assert job.get(timeout=20) == "slept"
+    assert not slow.ready()
+    assert [job.record.starts for job in rest] == [1] * len(rest)
+    assert slow.get(timeout=20) == "slept"
+    assert slow.record.starts == 1
+    assert first.popen.poll() is None
+
+
+@POOLS
+def test_results_wait_for_a_server_that_is_away(
+    make_system: t.Callable[..., System], own_valkey: servers.Valkey, tmp_path: Path, pool: str
+) -> None:
+    ledger = tmp_path / "ledger"
+    system = make_system(own_valkey.url)
+    tasks = tasks_of(system)
+    system.worker("--pool", pool, "--concurrency", "2")
+    job = tasks["sample.sleep"].delay(0.5, str(ledger))
+    wait_until(lambda: job.record.state is JobState.RUNNING)
+    own_valkey.pause()
+    wait_until(lambda: ledger.read_text().split() == ["start", "end"])
+    own_valkey.resume()
+    wait_until(lambda: job.record.state is JobState.SUCCEEDED)
+    assert job.record.starts == 1
+    assert ledger.read_text().split() == ["start", "end"]
+
+
+def test_stop_drains_what_was_taken(system: System, tmp_path: Path) -> None:
+    """Nothing that was started is started again, and nothing is lost."""
+    ledger = tmp_path / "ledger"
+    write = tasks_of(system)["sample.note"]
+    for job in write.enqueue_many([(str(ledger), "warm")] * 30):
+        assert job
+    worker = system.worker("--pool", "threads", "--concurrency", "2")
+    jobs = write.enqueue_many([(str(ledger), f"n{n}") for n in range(3_000)])
+    wait_until(lambda: "n100" in ledger.read_text())
+    assert worker.stop() == 0
+    done = ledger.read_text().split().count
+    assert done("n2999") == 0
+    system.worker("--pool", "threads", "--concurrency", "2")
+    for job in jobs:
+        job.get(timeout=30)
+    words = [word for word in ledger.read_text().split() if word != "warm"]
+    assert sorted(words) == sorted(f"n{n}" for n in range(3_000))
+
+
+@POOLS
+def test_task_that_exits_is_dead_at_the_limit(system: System, tmp_path: Path, pool: str) -> None:
+    """In threads nobody else would hear of it, and its lease would be renewed for ever."""
+    ledger = tmp_path / "ledger"
+    tasks = tasks_of(system)
+    worker = system.worker("--pool", pool, OFFLOAD_MAX_DELIVERIES="2")
+    job = tasks["sample.leave"].delay(str(ledger))
+    wait_until(lambda: job.record.state is JobState.DEAD, 20, message=lambda: worker.text)
+    assert ledger.read_text().split() == ["start"] * 2
+    assert tasks["sample.add"].delay(1).get(timeout=20) == 2
+
+
+def test_cancelled_before_its_start_was_told(system: System, tmp_path: Path) -> None:
+    """A job that is about to run is stopped as one that runs."""
+    ledger = tmp_path / "ledger"
+    tasks = tasks_of(system)
+    system.worker("--pool", "threads", "--concurrency", "1")
+    spin = tasks["sample.spin"].delay(str(ledger), 20)
+    wait_until(ledger.exists)
+    spin.cancel()
+    wait_until(lambda: spin.record.state is JobState.CANCELLED)
+    assert tasks["sample.add"].delay(1).get(timeout=20) == 2
+
+
+def test_a_person_who_looks_sees_the_same(system: System) -> None:
+    tasks = tasks_of(system)
+    celery = tasks["sample.sleep"].app
+    worker = system.worker("--pool", "threads", "--concurrency", "2")
+    job = tasks["sample.sleep"].delay(3)
+    wait_until(lambda: job.record.state is JobState.RUNNING)
+    (active,) = celery.control.inspect(timeout=2).active().values()
+    assert [(one["id"], one["name"]) for one in active] == [(job.id, "sample.sleep")]
+    stats = next(iter(celery.control.inspect(timeout=2).stats().values()))
+    assert stats["total"] == {"sample.sleep": 1}
+    assert job.get(timeout=20) == "slept"
+    wait_until(lambda: f"Task sample.sleep[{job.id}] succeeded in" in worker.text)
+    assert f"Task sample.sleep[{job.id}] received" in worker.text
+    assert celery.AsyncResult(job.id).info == "slept"
