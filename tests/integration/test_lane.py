@@ -110,11 +110,14 @@ def test_cancelled_before_its_start_was_told(system: System, tmp_path: Path) -> 
     """A job that is about to run is stopped as one that runs."""
     ledger = tmp_path / "ledger"
     tasks = tasks_of(system)
-    system.worker("--pool", "threads", "--concurrency", "1")
+    worker = system.worker("--pool", "threads", "--concurrency", "1")
     spin = tasks["sample.spin"].delay(str(ledger), 20)
     wait_until(ledger.exists)
     spin.cancel()
-    wait_until(lambda: spin.record.state is JobState.CANCELLED)
+    wait_until(
+        lambda: spin.record.state is JobState.CANCELLED,
+        message=lambda: f"{spin.record} {worker.text}",
+    )
     assert tasks["sample.add"].delay(1).get(timeout=20) == 2
 
 

@@ -134,8 +134,11 @@ class OffloadBackend(StoreConnections):
         run = getattr(request, "offload_run", None)
         light = current_light(task_id)
         ran = light.ran if run is None and light is not None else getattr(run, "ran", None)
+        if run is not None and state in _FINAL:
+            run.ended = True
         end = Finished(task_id, state, result, fields, attempt(request), fence(request), ran)
-        if light is not None and state in _FINAL:
+        if light is not None and state in _FINAL and not light.request_dict.get("errbacks"):
+            # An errback may look for the result as soon as it is called.
             light.end(end)
         elif self.store.finish_all([end])[0] < 0:
             refused(task_id)

@@ -54,6 +54,8 @@ class Engine(Intake):
         self.stopping = False
         #: Seconds until the next delayed job is due, when it was last looked at.
         self.due_in: float | None = None
+        #: Whether there were more jobs than were asked for.
+        self.more = False
         self.on_lost: t.Callable[[str, int], None] | None = None
         self.commits = Commits(store, self._told)
         self.waker = Waker()
@@ -83,7 +85,7 @@ class Engine(Intake):
     def take(self, queues: t.Sequence[str], room: int, **asked: t.Any) -> Fetched:
         """Take jobs, as :meth:`.Store.fetch` hands them out; they are held from now on."""
         found = self.store.fetch(self.worker, queues, room, **asked)
-        self.due_in = found.due_in
+        self.due_in, self.more = found.due_in, found.more
         if found.jobs:
             with self._lock:
                 self._held.update((delivery.job_id, delivery.fence) for delivery in found.jobs)

@@ -12,8 +12,9 @@ from celery.worker.request import Request
 from kombu.utils import json as kombu_json
 
 from .._store import Finished
-from .message import Message
+from .message import AT_ONCE, ETA, FENCE, Message
 from .request import OffloadRequest
+from .stored import LISTED, USUAL
 
 if t.TYPE_CHECKING:
     from .engine import Engine
@@ -22,6 +23,8 @@ __all__ = ["LightRequest", "Unfit", "current_light"]
 
 #: What the embed of a message holds that is for nobody.
 _NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+#: The headers that every message has, and ours.
+_KNOWN = frozenset({*USUAL, *LISTED, "id", "root_id", FENCE, AT_ONCE, ETA})
 
 
 class Unfit(Exception):
@@ -89,6 +92,8 @@ class LightRequest(OffloadRequest):
         self._args, self._kwargs, embed = payload
         headers.update(
             _NOTHING,
+            # What the sender added. Celery would find it by leaving out all that it knows.
+            headers={name: headers[name] for name in headers.keys() - _KNOWN} or None,
             properties=properties,
             reply_to=properties.get("reply_to"),
             correlation_id=properties.get("correlation_id"),

@@ -11,7 +11,7 @@ import base64
 import json
 import typing as t
 
-__all__ = ["EMBED", "line", "pack", "unpack"]
+__all__ = ["EMBED", "LISTED", "USUAL", "line", "pack", "unpack"]
 
 Message = dict[str, t.Any]
 

@@ -17,7 +17,7 @@ from flask import current_app, has_app_context
 
 from .._current import RunningJob, bind, owners_of
 from .._jobs import JobState
-from .._store import NewJob, Started, StoreUnavailable
+from .._store import Finished, NewJob, Started, StoreUnavailable
 from ..exceptions import JobCancelled
 from . import describe, interrupt
 from .message import AT_ONCE, FENCE
@@ -61,6 +61,8 @@ class Run:
         self.claimed = False
         #: Whether the body has ended.
         self.over = False
+        #: Whether its end was told, or is about to be.
+        self.ended = False
         self._told = False
         self.began = time.monotonic()
         self._fence = fence(request)
@@ -185,17 +187,21 @@ class Run:
 
     def settle(self, state: str, retval: t.Any) -> None:
         """Bring the record up to date where Celery stores no result."""
-        store, job_id, which = self._app.store, self._job.id, attempt(self._task.request)
-        with contextlib.suppress(StoreUnavailable):
-            if state == IGNORED:
-                # Raised by the task itself: it is done. Where the record has gone on already
-                # (task.replace) or is over, this changes nothing.
-                store.finish(job_id, JobState.SUCCEEDED.value, attempt=which, fence=self._fence)
-            elif state == REJECTED and not getattr(retval, "requeue", False):
-                error = {"error": "The task rejected its message.", "error_type": "Reject"}
-                store.finish(
-                    job_id, JobState.FAILED.value, fields=error, attempt=which, fence=self._fence
-                )
+        if state == IGNORED:
+            # Raised by the task itself: it is done. Where the record has gone on already
+            # (task.replace) or is over, this changes nothing.
+            final, fields = JobState.SUCCEEDED, None
+        elif state == REJECTED and not getattr(retval, "requeue", False):
+            final = JobState.FAILED
+            fields = {"error": "The task rejected its message.", "error_type": "Reject"}
+        else:
+            return
+        # What was told before, as of a job that was cancelled, may still be on its way.
+        if not self.ended:
+            which = attempt(self._request)
+            end = Finished(self._job.id, final, "", fields or {}, which, self._fence, self.ran)
+            with contextlib.suppress(StoreUnavailable):
+                self._app.store.finish_all([end])
 
 
 def running(task: t.Any) -> Run | None:

@@ -153,6 +153,11 @@ class Channel(stock.Channel):
         if not any(self._has_line(queue) for queue in queues):
             super()._brpop_start(timeout)
             return
+        if self.engine is not None and self.engine.more:
+            # There was more than this worker had room for: no need to wait for a marker.
+            self._take_turn()
+            if not self.qos.can_consume():
+                return
         keys: list[str] = []
         for queue in queues:
             if self._has_line(queue):

@@ -131,9 +131,7 @@ class Records(Base):
         for job in jobs:
             fields = json.dumps(job.fields) if job.fields else ""
             ran = "" if job.ran is None else job.ran
-            result_key = self.keys.result(job.job_id)
-            items += (job.job_id, result_key, job.state, job.result, fields, *job.attempt)
-            items += (job.fence, ran)
+            items += (job.job_id, job.state, job.result, fields, *job.attempt, job.fence, ran)
         return t.cast("list[int]", self._script("finish", "", *items))
 
     def requeue(

@@ -26,7 +26,7 @@ end
 -- Nobody asked for a while: this server was away, or all workers were. Those that are alive could
 -- not say so; they get the time to.
 local pulse = tonumber(redis.call('GET', prefix .. 'pulse') or now)
-redis.call('SET', prefix .. 'pulse', stamp(now))
+if now - pulse > 1 or pulse == now then redis.call('SET', prefix .. 'pulse', stamp(now)) end
 if now - pulse > 5 then
   local until_then = stamp(now + lease / 3 + 2)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', until_then)) do
