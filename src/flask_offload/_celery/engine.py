@@ -23,7 +23,6 @@ from .commits import Commits
 from .intake import Intake
 from .message import AT_ONCE, Message, delivered
 from .message import tag as tag_of
-from .waker import Waker
 
 if t.TYPE_CHECKING:
     from .._config import Settings
@@ -58,7 +57,8 @@ class Engine(Intake):
         self.more = False
         self.on_lost: t.Callable[[str, int], None] | None = None
         self.commits = Commits(store, self._told)
-        self.waker = Waker()
+        #: Has the event loop of the worker look again. For any thread.
+        self.wake: t.Callable[[], object] = lambda: None
         self._reset()
         _instances.add(self)
 

@@ -209,7 +209,7 @@ class Lane:
             full = self._loops + self._in_pool >= self.size
             self._loops -= 1
         if full:
-            self._engine.waker.wake()
+            self._engine.wake()
         return True
 
     def _executor_is_wanted(self) -> bool:

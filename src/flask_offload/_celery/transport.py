@@ -58,7 +58,10 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
             self.channel.engine.ack(delivery_tag)
             virtual.QoS.ack(self, delivery_tag)
             if self.channel.lane is not None:
-                self.channel.engine.waker.wake()
+                self.channel.engine.wake()
+            elif self.channel.engine.more:
+                # There was more than this worker had room for: no need to wait for a marker.
+                self.channel.fetch_soon()
         else:
             super().ack(delivery_tag)
 
@@ -98,6 +101,7 @@ class Channel(stock.Channel):
     from_transport_options = (*stock.Channel.from_transport_options, "engine")
     engine: Engine | None = None
     _due: t.Any = None
+    _soon = False
 
     @property
     def lane(self) -> Lane | None:
@@ -153,11 +157,6 @@ class Channel(stock.Channel):
         if not any(self._has_line(queue) for queue in queues):
             super()._brpop_start(timeout)
             return
-        if self.engine is not None and self.engine.more:
-            # There was more than this worker had room for: no need to wait for a marker.
-            self._take_turn()
-            if not self.qos.can_consume():
-                return
         keys: list[str] = []
         for queue in queues:
             if self._has_line(queue):
@@ -228,8 +227,16 @@ class Channel(stock.Channel):
             self._due.cancel()
         self._due = hub.call_later(due_in, self._fetch_due)
 
+    def fetch_soon(self) -> None:
+        """Fetch at the next turn of the event loop, in whose thread this is."""
+        if self._soon or self.connection.hub is None:
+            return
+        self._soon = True
+        # Before the loop looks what the pool has to write, so that it is written at once.
+        self.connection.hub.call_soon(self._fetch_due)
+
     def _fetch_due(self) -> None:
-        self._due = None
+        self._due, self._soon = None, False
         if not self.closed and self.active_queues and self.qos.can_consume():
             self._take_turn()
 
@@ -262,6 +269,10 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
         return super().on_readable(fileno)
 
 
+def _nothing() -> None:
+    """To wake an event loop is enough."""
+
+
 class Transport(kombu_redis.Transport):  # type: ignore[misc]
     """``redis://``, ``valkey://`` and ``unix://`` of ``OFFLOAD_URL``."""
 
@@ -283,4 +294,4 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
         self.hub = loop
         engine: Engine | None = self.client.transport_options.get("engine")
         if engine is not None:
-            engine.waker.watch(loop)
+            engine.wake = lambda: loop.call_soon(_nothing)
