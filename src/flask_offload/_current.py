@@ -134,7 +134,7 @@ class RunningJob(CurrentJob):
         self._files = files
         self._secrets = tuple(secrets)
         self._progress = Progress()
-        self._changed = False
+        self._changed = self._used = False
         self._lines: deque[tuple[float, str]] = deque(maxlen=10_000)
         self._lock = threading.Lock()
         self._sending = threading.Lock()
@@ -184,6 +184,7 @@ class RunningJob(CurrentJob):
             text = self._progress.message if message is None else self.mask(str(message))
             self._progress = Progress(done, total, text)
             self._changed = True
+        self._used = True
         _reporter.wake(self)
 
     def log(self, text: object) -> None:
@@ -195,6 +196,7 @@ class RunningJob(CurrentJob):
         at = time.time()
         with self._lock:
             self._lines.extend((at, line) for line in self.mask(text).splitlines())
+        self._used = True
         _reporter.wake(self)
 
     def attach(self, name: str, data: bytes | str | os.PathLike[str]) -> dict[str, t.Any]:
@@ -209,6 +211,8 @@ class RunningJob(CurrentJob):
 
     def flush(self) -> None:
         """Send what is new, now."""
+        if not self._used:
+            return
         # One sender at a time, so that lines keep their order.
         with self._sending:
             with self._lock:

@@ -19,7 +19,7 @@ from kombu.utils.objects import cached_property
 from .._jobs import JobRecord
 from .._store import Deadline, Feed, FileStore, Store
 from ..exceptions import ConfigError
-from . import context, publish, worker
+from . import context, publish, tracing, worker
 from .engine import Engine
 from .task import OffloadTask
 from .urls import backend_url, broker_options, is_redis
@@ -124,6 +124,13 @@ class OffloadCelery(Celery):  # type: ignore[misc]
         factory, each would get the tasks of another.
         """
         return super().task(*args, **{"shared": False, **options})
+
+    def register_task(self, task: t.Any, **options: t.Any) -> t.Any:
+        """Celery's way to add an instance of a task class, which need not be one of ours."""
+        task = super().register_task(task, **options)
+        if not isinstance(task, OffloadTask):
+            tracing.look_after(task)
+        return task
 
     def _task_from_fun(
         self,

@@ -20,7 +20,7 @@ from .engine import refused
 from .light import current_light
 from .plain import store_of
 from .sentinel import StoreConnections
-from .tracing import DeliveriesExhausted, attempt, fence
+from .tracing import DeliveriesExhausted, attempt, current_run, fence
 
 __all__ = ["OffloadBackend"]
 
@@ -131,7 +131,7 @@ class OffloadBackend(StoreConnections):
     def _finish(
         self, task_id: str, state: str, result: str, fields: dict[str, str], request: t.Any
     ) -> None:
-        run = getattr(request, "offload_run", None)
+        run = current_run(task_id)
         light = current_light(task_id)
         ran = light.ran if run is None and light is not None else getattr(run, "ran", None)
         if run is not None and state in _FINAL:

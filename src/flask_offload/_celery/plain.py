@@ -99,6 +99,7 @@ def _engine(url: str, namespace: str, lease: float) -> Engine:
     for name, value in _worker.items():
         setattr(engine, name, value)
     _engines.append(engine)
+    signals.task_prerun.connect(_tell_eta, weak=False, dispatch_uid="offload_eta")
     return engine
 
 
@@ -158,7 +159,6 @@ def _set(name: str) -> None:
         setattr(engine, name, True)
 
 
-@signals.task_prerun.connect(weak=False)
 def _tell_eta(task: t.Any, **_: t.Any) -> None:
     # The worker must not see it: it would wait for it, by its own clock.
     if task.request.eta is None:

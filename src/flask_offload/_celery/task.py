@@ -36,6 +36,20 @@ class OffloadTask(Task):  # type: ignore[misc]
     default_queue: str | None = None
     default_priority: int | None = None
 
+    @property
+    def __trace__(self) -> tracing.Tracer | None:
+        """Celery's tracer of this task, which a worker sets."""
+        return t.cast("tracing.Tracer | None", vars(self).get("_tracer"))
+
+    @__trace__.setter
+    def __trace__(self, tracer: tracing.Tracer | None) -> None:
+        self._tracer = None if tracer is None else tracing.around(self, tracer)
+
+    def apply(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        """Run the task here and now; see :meth:`celery.app.task.Task.apply`."""
+        with tracing.context_of(self.app.flask_app):
+            return super().apply(*args, **kwargs)
+
     def __call__(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
         run = tracing.claim(self)
         if run is None:
@@ -67,7 +81,7 @@ class OffloadTask(Task):  # type: ignore[misc]
         return super().apply_async(args, kwargs, *more, **options) if job is None else job
 
     def retry(self, *args: t.Any, **options: t.Any) -> t.Any:
-        run = tracing.running(self)
+        run = tracing.current_run(self.request.id)
         if run is not None:
             # The attempt counts on the record; the next one starts a new page.
             self.app.store.patiently(run.tell, tracing.PATIENCE)

@@ -8,6 +8,8 @@ import logging
 import sys
 import time
 import typing as t
+import weakref
+from contextvars import ContextVar
 
 from billiard.exceptions import WorkerLostError
 from celery import signals
@@ -23,9 +25,21 @@ from . import describe, interrupt
 from .message import AT_ONCE, FENCE
 
 if t.TYPE_CHECKING:
+    from flask import Flask
+
     from .app import OffloadCelery
 
-__all__ = ["DeliveriesExhausted", "Run", "attempt", "claim", "fence", "running"]
+__all__ = [
+    "DeliveriesExhausted",
+    "Run",
+    "around",
+    "attempt",
+    "claim",
+    "context_of",
+    "current_run",
+    "fence",
+    "look_after",
+]
 
 log = logging.getLogger("flask_offload")
 
@@ -56,8 +70,8 @@ def fence(request: t.Any) -> int:
 class Run:
     """One run of a task in a worker: a context manager around its body."""
 
-    def __init__(self, app: OffloadCelery, task: t.Any, args: t.Any, kwargs: t.Any) -> None:
-        self._request = request = task.request
+    def __init__(self, task: t.Any, args: t.Any, kwargs: t.Any, request: dict[str, t.Any]) -> None:
+        self.task = task
         self.claimed = False
         #: Whether the body has ended.
         self.over = False
@@ -65,37 +79,39 @@ class Run:
         self.ended = False
         self._told = False
         self.began = time.monotonic()
-        self._fence = fence(request)
-        self._app = app
-        self._task = task
+        self._app: OffloadCelery = task.app
         self._input = args, kwargs
+        self._fence, self._attempt = fence(request), attempt(request)
         #: What travels on to other jobs, where the start needs nobody's leave.
-        self._origin = getattr(request, AT_ONCE, None)
+        self._origin = request.get(AT_ONCE)
         owners, locale, request_id, root_id = self._origin or ("", "", "", "")
-        nesting, retries = attempt(request)
+        nesting, retries = self._attempt
         job = NewJob(
-            id=request.id,
+            id=request["id"],
             task=task.name,
-            queue=(request.delivery_info or {}).get("routing_key") or "",
+            queue=(request.get("delivery_info") or {}).get("routing_key") or "",
             owners=owners_of(owners),
             locale=locale,
             request_id=request_id,
             max_retries=task.max_retries,
-            root_id=request.root_id or root_id,
-            parent_id=request.parent_id or "",
+            root_id=request.get("root_id") or root_id,
+            parent_id=request.get("parent_id") or "",
             nesting=nesting,
             retries=retries,
         )
         secrets = describe.arguments(task, args, kwargs).secrets if task.sensitive else ()
+        app = self._app
         self._job = RunningJob(job, app.store, app.files, secrets, self._fence)
         self._context = app.flask_app.app_context()
 
     def open(self) -> None:
-        """Enter the app context, which lasts until Celery is done with the task."""
+        """Enter the app context."""
         self._context.push()
         self._unbind = bind(self._job)
+        self._token = _run.set(self)
 
     def close(self) -> None:
+        _run.reset(self._token)
         self._unbind()
         self._context.pop()
 
@@ -161,10 +177,10 @@ class Run:
         interrupt.stop(self._job.id, self._fence, interrupt.LeaseLost if lost else JobCancelled)
 
     def _start(self) -> Started:
-        shown = describe.arguments(self._task, *self._input)
+        shown = describe.arguments(self.task, *self._input)
         job = dataclasses.replace(
             self._job.job,
-            title=describe.title(self._task, self._task.name, shown),
+            title=describe.title(self.task, self.task.name, shown),
             args=shown.args,
             kwargs=shown.kwargs,
         )
@@ -198,60 +214,79 @@ class Run:
             return
         # What was told before, as of a job that was cancelled, may still be on its way.
         if not self.ended:
-            which = attempt(self._request)
-            end = Finished(self._job.id, final, "", fields or {}, which, self._fence, self.ran)
+            which = self._attempt, self._fence
+            end = Finished(self._job.id, final, "", fields or {}, *which, self.ran)
             with contextlib.suppress(StoreUnavailable):
                 self._app.store.finish_all([end])
 
 
-def running(task: t.Any) -> Run | None:
-    """The run in which a task calls this."""
-    return getattr(task.request, "offload_run", None)
+_run: ContextVar[Run | None] = ContextVar("offload_run", default=None)
+
+
+def current_run(job_id: str) -> Run | None:
+    """The run of this thread, if it is of that job."""
+    run = _run.get()
+    return run if run is not None and run.key[0] == job_id else None
 
 
 def claim(task: t.Any) -> Run | None:
-    """The run that Celery's tracer has prepared, for its one call of the task."""
-    run = running(task)
-    if run is None or run.claimed:
+    """The run that was opened for this task, for its one call by Celery's tracer."""
+    run = _run.get()
+    if run is None or run.claimed or run.task is not task:
         return None
     run.claimed = True
     return run
 
 
-def _is_ours(task: t.Any) -> bool:
-    return hasattr(task.app, "flask_app")
+Tracer = t.Callable[..., t.Any]
 
 
-@signals.task_prerun.connect(weak=False)
-def _open(task: t.Any, args: t.Any, kwargs: t.Any, **_: t.Any) -> None:
-    if not _is_ours(task):
-        return
-    request = task.request
-    if request.is_eager:
-        # In the process of the caller, whose context is the task's too, if there is one.
-        flask_app = task.app.flask_app
-        if not has_app_context() or current_app != flask_app:
-            context = flask_app.app_context()
-            context.push()
-            request.offload_context = context
-        return
-    run = Run(task.app, task, args, kwargs)
-    run.open()
-    request.offload_run = run
+def around(task: t.Any, tracer: Tracer) -> Tracer:
+    """Celery's tracer of a task, inside of a run.
 
+    It lasts until Celery is done with the task: callbacks and handlers are in the app context, too.
+    """
 
-@signals.task_postrun.connect(weak=False)
-def _close(task: t.Any, state: str | None = None, retval: t.Any = None, **_: t.Any) -> None:
-    if not _is_ours(task):
-        return
-    request = task.request
-    run: Run | None = getattr(request, "offload_run", None)
-    if run is not None:
+    def trace(uuid: str, args: t.Any, kwargs: t.Any, request: t.Any = None) -> t.Any:
+        run = Run(task, args, kwargs, request or {})
+        run.open()
         try:
-            if state in {IGNORED, REJECTED}:
-                run.settle(state or "", retval)
+            outcome = tracer(uuid, args, kwargs, request)
+            info = outcome[1]
+            if info is not None and info.state in {IGNORED, REJECTED}:
+                run.settle(info.state, info.retval)
+            return outcome
         finally:
             run.close()
-    context = getattr(request, "offload_context", None)
-    if context is not None:
-        context.pop()
+
+    return trace
+
+
+@contextlib.contextmanager
+def context_of(flask_app: Flask) -> t.Iterator[None]:
+    """The app context of the caller, if it is of that app, or one of its own."""
+    with contextlib.ExitStack() as stack:
+        if not has_app_context() or current_app != flask_app:
+            stack.enter_context(flask_app.app_context())
+        yield
+
+
+def look_after(task: t.Any) -> None:
+    """Give a task of a foreign class, which has no runs, the app context of its app."""
+    _foreign.add(task)
+    signals.task_prerun.connect(_open, weak=False, dispatch_uid="offload")
+    signals.task_postrun.connect(_close, weak=False, dispatch_uid="offload")
+
+
+_foreign: weakref.WeakSet[t.Any] = weakref.WeakSet()
+
+
+def _open(task: t.Any, **_: t.Any) -> None:
+    if task in _foreign:
+        task.request.offload_context = context = context_of(task.app.flask_app)
+        context.__enter__()
+
+
+def _close(task: t.Any, **_: t.Any) -> None:
+    if task in _foreign and hasattr(task.request, "offload_context"):
+        task.request.offload_context.__exit__(None, None, None)
