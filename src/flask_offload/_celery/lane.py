@@ -28,6 +28,7 @@ from celery.concurrency import solo, thread
 from celery.worker import state as worker_state
 
 from .._store import StoreUnavailable
+from . import logfile
 from .light import LightRequest, Unfit, _current
 from .message import Message
 
@@ -76,6 +77,7 @@ class Lane:
         self.stopped = False
         engine.commits.watch = self._give_back_stuck
         atexit.register(engine.commits.flush, FLUSH)
+        logfile.batch()
         _lanes.add(self)
 
     @property

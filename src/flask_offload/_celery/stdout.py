@@ -10,6 +10,8 @@ import typing as t
 from celery.app.log import Logging
 from celery.utils.log import LoggingProxy
 
+from .logfile import BatchedFile, BatchedStream
+
 __all__ = ["LineLogging"]
 
 LIMIT = 10_000
@@ -40,7 +42,11 @@ class LineProxy(LoggingProxy):  # type: ignore[misc]
 
 
 class LineLogging(Logging):  # type: ignore[misc]
-    """Celery's logging, with whole lines of standard output."""
+    """Celery's logging, with whole lines of standard output, written several at a time."""
+
+    def _detect_handler(self, logfile: t.Any = None) -> logging.Handler:
+        logfile = sys.__stderr__ if logfile is None else logfile
+        return BatchedStream(logfile) if hasattr(logfile, "write") else BatchedFile(str(logfile))
 
     def redirect_stdouts_to_logger(
         self,
