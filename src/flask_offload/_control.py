@@ -11,10 +11,12 @@ from ._store import (
     Health,
     Overview,
     Role,
+    Statistics,
     Store,
     WorkerInfo,
     examine,
     overview,
+    statistics,
 )
 from .exceptions import JobNotFound
 
@@ -116,6 +118,10 @@ class Control:
     def overview(self) -> Overview:
         """All queues: how many jobs wait in each, and for how long."""
         return overview(self.store, self._celery.amqp.queues)
+
+    def statistics(self, minutes: int = 60) -> Statistics:
+        """What happened in all, and in each of the last minutes."""
+        return statistics(self.store, minutes)
 
     def worker_missing(self, record: JobRecord) -> str:
         """Why a job that is not over does not move, as far as workers are the reason.

@@ -20,6 +20,7 @@ from .files import FileStore, safe_name
 from .overview import Overview, QueueInfo, overview
 from .rights import Role, acl
 from .sentinel import Primary, SentinelConnection, SentinelTLSConnection
+from .statistics import Minute, Statistics, statistics
 from .store import Store
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "FileStore",
     "Finished",
     "Health",
+    "Minute",
     "NewJob",
     "Overview",
     "Primary",
@@ -43,6 +45,7 @@ __all__ = [
     "SentinelConnection",
     "SentinelTLSConnection",
     "Started",
+    "Statistics",
     "Store",
     "StoreUnavailable",
     "Subscription",
@@ -53,4 +56,5 @@ __all__ = [
     "examine",
     "overview",
     "safe_name",
+    "statistics",
 ]
