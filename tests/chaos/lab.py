@@ -150,7 +150,8 @@ class Lab:
 
     def kill(self, worker: Worker) -> None:
         """SIGKILL a worker and its pool, as the kernel does to a container."""
-        self.fault("kill", worker.name)
+        # It may start one more between this line and its end.
+        self.fault("kill", worker.name, until=time.monotonic() + 0.1)
         worker.process.kill()
 
     def restart_server(self) -> None:

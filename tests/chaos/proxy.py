@@ -26,6 +26,8 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self.target = target
         self.mode = "pass"
+        #: The mode that follows the first reply that was cut; empty for the same.
+        self.after_cut = ""
         self.cuts = 0
         self._seen: set[bytes] = set()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
@@ -107,6 +109,7 @@ class Proxy:
                     cut = cut or self._names_new_token(data)
                 elif cut:
                     self.cuts += 1
+                    self.mode = self.after_cut or self.mode
                     return
                 other[source].sendall(data)
 

@@ -9,6 +9,7 @@ import typing as t
 import pytest
 
 import servers
+from chaos.proxy import Proxy
 from flask_offload import EnqueueError, JobState, NotSerializable, PayloadTooLarge
 from waiting import wait_until
 
@@ -35,6 +36,22 @@ def test_wrong_arguments_are_a_type_error_at_the_call(app: t.Any) -> None:
     with pytest.raises(NotSerializable, match="An argument of sample.add is not JSON"):
         enqueue(app, object())
     assert app.extensions["offload"].control.newest() == []
+
+
+def test_reply_that_is_lost_together_with_the_server(
+    make_system: t.Callable[..., System], own_valkey: servers.Valkey
+) -> None:
+    """The server had accepted it, so the error must not say that it will not run."""
+    with Proxy(own_valkey.port) as proxy:
+        app = make_system(proxy.url).app(OFFLOAD_PUBLISH_TIMEOUT=BUDGET)
+        enqueue(app, 1)
+        proxy.after_cut = "cut"
+        proxy.set("cut-replies")
+        write = app.extensions["offload"].celery.tasks["sample.note"]
+        with pytest.raises(EnqueueError, match="It may have been accepted all the same"):
+            write.delay("/nowhere", "cut-1")
+        proxy.set("pass")
+        assert len(app.extensions["offload"].control.newest()) == 2
 
 
 def test_payload_over_the_cap(app: t.Any) -> None:

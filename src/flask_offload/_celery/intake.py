@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import typing as t
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,6 +22,8 @@ __all__ = ["Intake", "Publishing", "publishing"]
 
 #: Most jobs of one round trip, and the size of their messages from which on there are no more.
 CHUNK, CHUNK_SIZE = 200, 1_000_000
+#: Seconds until a reply that was cut off is asked for again.
+AGAIN = 0.02
 
 
 @dataclass
@@ -92,13 +95,19 @@ class Intake:
         return self._accept([job], deadline)[0]
 
     def _accept(self, jobs: list[Accepted], deadline: Deadline) -> list[tuple[str, str]]:
+        sent = False
         while True:
             try:
                 return self.store.enqueue_all(jobs, deadline)
             except StoreUnavailable as error:
-                # A reply that was cut off is asked for again; the same id adds nothing.
-                if not error.sent or not deadline.left():
+                # A reply that was cut off is asked for again; the same id adds nothing. Who has
+                # sent it once never knows again that it was not accepted, whatever comes then.
+                sent = sent or error.sent
+                if not sent or deadline.left() < AGAIN:
+                    if sent and not error.sent:
+                        raise StoreUnavailable(str(error), sent=True) from error
                     raise
+                time.sleep(AGAIN)
 
     @contextmanager
     def together(self) -> t.Iterator[None]:
