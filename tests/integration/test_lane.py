@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 from pathlib import Path
 
@@ -73,6 +74,19 @@ def test_results_wait_for_a_server_that_is_away(
     wait_until(lambda: job.record.state is JobState.SUCCEEDED)
     assert job.record.starts == 1
     assert ledger.read_text().split() == ["start", "end"]
+
+
+def test_limit_of_a_rate_that_comes_later_is_kept(system: System, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    write = tasks_of(system)["sample.note"]
+    system.worker("--pool", "threads", "--concurrency", "4")
+    write.delay(str(ledger), "before").get(timeout=20)
+    (answer,) = write.app.control.rate_limit("sample.note", "2/s", reply=True)
+    assert "ok" in next(iter(answer.values()))
+    started = time.monotonic()
+    for job in write.enqueue_many([(str(ledger), "x")] * 6):
+        job.get(timeout=20)
+    assert time.monotonic() - started > 1.5
 
 
 def test_stop_drains_what_was_taken(system: System, tmp_path: Path) -> None:

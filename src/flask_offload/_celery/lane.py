@@ -49,7 +49,11 @@ STUCK = 0.1
 TURN = 0.05
 #: Seconds that the end of a worker waits for the results of its last jobs to be stored.
 FLUSH = 10.0
+#: What a task must have left as it is.
 STRATEGY = "celery.worker.strategy:default"
+REQUESTS = frozenset(
+    {"celery.worker.request:Request", "flask_offload._celery.request:OffloadRequest"}
+)
 
 
 class Lane:
@@ -64,6 +68,8 @@ class Lane:
         self._pool = consumer.pool
         self._executor = getattr(self._pool, "executor", None)
         self._waiting: deque[tuple[LightRequest, float]] = deque()
+        #: Whether a task is plain, and the seconds that it takes.
+        self._plain: dict[str, bool] = {}
         self._costs: dict[str, float] = {}
         self._shown = (0.0, "{}")
         self._lock = threading.Lock()
@@ -100,19 +106,17 @@ class Lane:
         return 0 if self.stopped else max(0, self.size - self._loops - in_pool)
 
     def fits(self, name: str) -> bool:
-        """Whether the jobs of a task may take the lane; decided once a task."""
-        if name in self._costs:
-            return not self._consumer.task_buckets.get(name)
-        task = self._consumer.app.tasks.get(name)
-        plain = (
-            task is not None
-            and task.acks_late
-            and task.Strategy == STRATEGY
-            and task.Request in (
-                "celery.worker.request:Request", "flask_offload._celery.request:OffloadRequest"
+        """Whether the jobs of a task may take the lane now. A limit of its rate may come later."""
+        if self._consumer.task_buckets.get(name):
+            return False
+        if name not in self._plain:
+            task = self._consumer.app.tasks.get(name)
+            if task is None:
+                return False  # It may be registered later.
+            self._plain[name] = bool(
+                task.acks_late and task.Strategy == STRATEGY and task.Request in REQUESTS
             )
-        )  # fmt: skip
-        return bool(plain)
+        return self._plain[name]
 
     def costs(self) -> str:
         """The seconds of each plain task, as JSON."""
