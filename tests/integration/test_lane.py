@@ -89,6 +89,29 @@ def test_limit_of_a_rate_that_comes_later_is_kept(system: System, tmp_path: Path
     assert time.monotonic() - started > 1.5
 
 
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_record_that_was_overwritten_is_in_nobodys_way(
+    system: System, tmp_path: Path, pool: str
+) -> None:
+    """The result of its job has no place; those of the others have."""
+    ledger = tmp_path / "ledger"
+    app = system.app()
+    state = app.extensions["offload"]
+    sleep = state.celery.tasks["sample.sleep"]
+    worker = system.worker("--pool", pool, "--concurrency", "2")
+    job = sleep.delay(1, str(ledger))
+    wait_until(ledger.exists)
+    wait_until(lambda: job.record.state is JobState.RUNNING)
+    store = state.control.store
+    key = store.keys.job(job.id)
+    store.call("DEL", key)
+    store.call("SET", key, "what is this")
+    wait_until(lambda: "refused a command" in worker.text, message=lambda: worker.text)
+    for other in sleep.enqueue_many([(0,)] * 5):
+        assert other.get(timeout=20) == "slept"
+    assert worker.popen.poll() is None
+
+
 def test_stop_drains_what_was_taken(system: System, tmp_path: Path) -> None:
     """Nothing that was started is started again, and nothing is lost."""
     ledger = tmp_path / "ledger"

@@ -144,7 +144,9 @@ class OffloadBackend(StoreConnections):
             refused(task_id)
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
-        return isinstance(exc, StoreUnavailable) or bool(super().exception_safe_to_retry(exc))
+        if isinstance(exc, StoreUnavailable):
+            return not exc.for_good
+        return bool(super().exception_safe_to_retry(exc))
 
     def on_chord_part_return(
         self, request: t.Any, state: str, result: t.Any, propagate: t.Any = None, **kwargs: t.Any

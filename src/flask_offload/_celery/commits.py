@@ -95,30 +95,30 @@ class Commits:
             watching = self.watch()
 
     def _commit(self, group: list[Finished]) -> None:
-        while True:
-            try:
-                answers = self._store.finish_all(group)
-                break
-            except StoreUnavailable as error:
-                log.warning("%d results wait for the server: %s", len(group), error)
-                time.sleep(RETRY)
-            except Exception:
-                # One of them is in the way of all.
-                log.exception("Results could not be stored together.")
-                answers = [self._alone(end) for end in group]
-                break
+        answers = self._store_all(group)
+        if answers is None:
+            # One of them is in the way of all.
+            answers = [(self._store_all([end]) or [0])[0] for end in group]
         for end, answer in zip(group, answers, strict=True):
             self._over(end, answer)
         with self._ready:
             self._sending = False
             self._ready.notify_all()
 
-    def _alone(self, end: Finished) -> int:
-        try:
-            return self._store.finish_all([end])[0]
-        except Exception:
-            log.exception("The end of job %s was not told; it will run again.", end.job_id)
-            return 0
+    def _store_all(self, group: list[Finished]) -> list[int] | None:
+        """What the server answers, once it is there; ``None`` if it refuses for good."""
+        while True:
+            try:
+                return self._store.finish_all(group)
+            except StoreUnavailable as error:
+                if error.for_good:
+                    log.error("Results could not be stored. %s", error)
+                    return None
+                log.warning("%d results wait for the server. %s", len(group), error)
+                time.sleep(RETRY)
+            except Exception:
+                log.exception("Results could not be stored.")
+                return None
 
     def _tell_starts(self) -> None:
         now = time.monotonic()
@@ -128,7 +128,9 @@ class Commits:
                 continue
             try:
                 start.tell()
-            except StoreUnavailable:
+            except StoreUnavailable as error:
+                if error.for_good:
+                    continue
                 self._starts.append((time.monotonic() + RETRY, start))
                 return
             except Exception:

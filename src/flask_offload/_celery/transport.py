@@ -55,11 +55,11 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
 
     def ack(self, delivery_tag: str) -> None:
         if self._is_ours(delivery_tag):
-            self.channel.engine.ack(delivery_tag)
-            virtual.QoS.ack(self, delivery_tag)
-            if self.channel.lane is not None:
-                self.channel.engine.wake()
-            elif self.channel.engine.more:
+            self._settle(delivery_tag, self.channel.engine.ack)
+            lane, engine = self.channel.lane, self.channel.engine
+            if lane is not None:
+                engine.wake()
+            elif engine.more:
                 # There was more than this worker had room for: no need to wait for a marker.
                 self.channel.fetch_soon()
         else:
@@ -70,8 +70,14 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
             super().reject(delivery_tag, requeue=requeue)
             return
         engine: Engine = self.channel.engine
-        engine.release(delivery_tag) if requeue else engine.ack(delivery_tag)
-        virtual.QoS.ack(self, delivery_tag)
+        self._settle(delivery_tag, engine.release if requeue else engine.ack)
+
+    def _settle(self, delivery_tag: str, how: t.Callable[[str], None]) -> None:
+        try:
+            how(delivery_tag)
+        finally:
+            # Also where the server refuses: the lease will run out, and there is room again here.
+            virtual.QoS.ack(self, delivery_tag)
 
     def restore_unacked_once(self, stderr: t.Any = None) -> None:
         """At the end of a channel. In a worker that goes on, the leases still stand: what it runs

@@ -61,7 +61,8 @@ class Base:
             with self.connections.take(deadline) as link:
                 return use(link)
         except redis.ResponseError as error:
-            raise StoreUnavailable(_refusal(error), sent=False) from error
+            text, for_good = _refusal(error)
+            raise StoreUnavailable(text, sent=False, for_good=for_good) from error
         except StoreUnavailable as error:
             if self._recover is None or error.sent:
                 raise
@@ -120,17 +121,24 @@ def _embedded(step: t.Callable[[float], None] | None, deadline: Deadline) -> Non
         raise StoreUnavailable(str(error), sent=False) from error
 
 
-def _refusal(error: redis.ResponseError) -> str:
+def _refusal(error: redis.ResponseError) -> tuple[str, bool]:
+    """Why the server refused, and whether it will again."""
     text = str(error)
     if isinstance(error, OutOfMemoryError) or "OOM" in text:
-        return "The server of OFFLOAD_URL is full. Raise its maxmemory, or let workers drain it."
+        return (
+            "The server of OFFLOAD_URL is full. Raise its maxmemory, or let workers drain it.",
+            False,
+        )
     if isinstance(error, ReadOnlyError):
-        return "OFFLOAD_URL names a read-only replica. Set it to the primary."
+        return "OFFLOAD_URL names a read-only replica. Set it to the primary.", False
     # Of a script, which a server says in words of its own.
     inside = "ACL failure" in text or "user executing the script can't run" in text
     if isinstance(error, NoPermissionError) or inside:
         return (
             f"The user of OFFLOAD_URL may not do this: {text.partition(' script: on')[0]}. "
-            "Grant what this prints: flask offload acl web (or worker)."
+            "Grant what this prints: flask offload acl web (or worker).",
+            False,
         )
-    return f"The server of OFFLOAD_URL refused a command: {text}"
+    # An error of a script that nothing else explains is about the record that it found.
+    for_good = "WRONGTYPE" in text or "user_script" in text
+    return f"The server of OFFLOAD_URL refused a command: {text}", for_good

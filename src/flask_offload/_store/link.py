@@ -22,11 +22,15 @@ class StoreUnavailable(ServerError, redis.ConnectionError):
     A lost connection to kombu and Celery, which know what to do about one.
 
     :param sent: Whether a command had been sent, so that it may have taken effect.
+    :param for_good: Whether the server refused what the command is about, as a record that was
+        overwritten: it will do so again.
     """
 
-    def __init__(self, message: str, *, sent: bool) -> None:
+    # What has a default can be sent from the processes of a pool.
+    def __init__(self, message: str, *, sent: bool = False, for_good: bool = False) -> None:
         super().__init__(message)
         self.sent = sent
+        self.for_good = for_good
 
 
 class Kept:

@@ -4,7 +4,7 @@
 local lost, over = {}, {}
 for i = 5, #ARGV, 2 do
   job_id, job = ARGV[i], prefix .. 'job:' .. ARGV[i]
-  local known = redis.call('HMGET', job, 'fence', 'state')
+  local known = redis.pcall('HMGET', job, 'fence', 'state')
   if known[1] == ARGV[i + 1] and not FINAL[known[2]] then
     redis.call('ZADD', prefix .. 'leases', 'XX', stamp(now + tonumber(ARGV[4])), job_id)
   elseif known[2] and FINAL[known[2]] then
