@@ -112,6 +112,24 @@ def test_stop_gives_back_what_outlasts_the_grace(system: System, tmp_path: Path,
     long.cancel()
 
 
+@POOLS
+def test_stop_under_load_starts_nothing_twice(system: System, tmp_path: Path, pool: str) -> None:
+    """Neither what waits in the worker, nor what its pool is about to start."""
+    ledger = tmp_path / "ledger"
+    write = system.app().extensions["offload"].celery.tasks["sample.note"]
+    jobs = write.enqueue_many([(str(ledger), f"n{n}") for n in range(1_500)])
+    arguments = ("--pool", pool, "--concurrency", "2")
+    for _ in range(4):
+        worker = system.worker(*arguments)
+        seen = len(words(ledger))
+        wait_until(lambda seen=seen: len(words(ledger)) > seen + 5)  # type: ignore[misc]
+        assert worker.stop() == 0
+    system.worker(*arguments)
+    for job in jobs:
+        job.get(timeout=30)
+    assert sorted(words(ledger)) == sorted(f"n{n}" for n in range(1_500))
+
+
 def test_cancelled_while_no_worker_is_up_never_runs(system: System, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     tasks = system.app().extensions["offload"].celery.tasks

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import typing as t
 
 from celery.worker.consumer import Consumer
 
 from . import elsewhere
+from .handover import not_to_start
 
 __all__ = ["OffloadConsumer"]
 
@@ -14,6 +16,19 @@ __all__ = ["OffloadConsumer"]
 class OffloadConsumer(Consumer):  # type: ignore[misc]
     """Throws nothing away: what is unknown here may be known elsewhere, and what cannot be read is
     kept."""
+
+    def ensure_connected(self, conn: t.Any) -> t.Any:
+        # Celery's own pauses grow to half a minute, for which jobs would wait after a server that
+        # was away for long is there again.
+        conn.ensure_connection = functools.partial(
+            conn.ensure_connection, interval_start=0.5, interval_step=0.5, interval_max=3
+        )
+        return super().ensure_connected(conn)
+
+    def on_close(self) -> None:
+        if self.app.engine is not None:
+            self.app.engine.abandon(not_to_start())
+        super().on_close()
 
     def on_unknown_task(self, body: t.Any, message: t.Any, exc: Exception) -> None:
         if self.app.engine is None:

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import threading
-import time
 import typing as t
 import weakref
 from datetime import UTC, datetime
@@ -69,6 +68,8 @@ class Engine(Intake):
     def _reset(self) -> None:
         self._held: dict[str, int] = {}
         self._done: set[str] = set()
+        self._abandoned: list[str] = []
+        self._soon = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         #: Of a worker whose pool runs jobs in this process.
@@ -127,6 +128,12 @@ class Engine(Intake):
         job_id, fence = self._drop(tag)
         self.store.release(job_id, fence, forgive=forgive, in_pool=in_pool)
 
+    def abandon(self, tags: t.Iterable[str]) -> None:
+        """Give jobs back as soon as the server is there; for who cannot wait for it."""
+        with self._lock:
+            self._abandoned += tags
+            self._soon.set()
+
     def release_all(self) -> None:
         """Give back all that is held, at the end of the process."""
         with self._lock:
@@ -180,7 +187,8 @@ class Engine(Intake):
     def _run(self) -> None:
         pause = self.settings.lease / 3
         while True:
-            time.sleep(pause)
+            self._soon.wait(pause)
+            self._soon.clear()
             pause = self.settings.lease / 3
             try:
                 self.heartbeat()
@@ -190,8 +198,23 @@ class Engine(Intake):
             except Exception:
                 log.exception("The leases could not be renewed.")
 
+    def _release_abandoned(self) -> None:
+        while True:
+            with self._lock:
+                if not self._abandoned:
+                    return
+                tag = self._abandoned.pop()
+            try:
+                self.release(tag, forgive=True)
+            except StoreUnavailable as error:
+                if error.for_good:
+                    continue
+                self.abandon([tag])
+                raise
+
     def heartbeat(self) -> None:
         """Renew the leases, and stop what was lost."""
+        self._release_abandoned()
         with self._lock:
             held = dict(self._held)
         lost, over = self.store.extend(held)

@@ -82,7 +82,7 @@ class Lane:
         self._queues: t.Sequence[str] = ()
         self.stopped = False
         engine.commits.watch = self._give_back_stuck
-        atexit.register(engine.commits.flush, FLUSH)
+        atexit.register(self.end)
         logfile.batch()
         _lanes.add(self)
 
@@ -183,9 +183,12 @@ class Lane:
         with self._lock:
             wanted = min(self.size - self._in_pool - self._loops, len(self._waiting))
             for _ in range(wanted):
+                try:
+                    self._executor.submit(self._loop)
+                except RuntimeError:
+                    break  # the pool is stopping; see end
                 self._loops += 1
                 self._asked += 1
-                self._executor.submit(self._loop)
         return True
 
     # -- through
@@ -306,19 +309,29 @@ class Lane:
     def _give_back_stuck(self) -> bool:
         """Give back what waits behind jobs that turned out slow; whether to look again soon."""
         if self._waiting and time.monotonic() - self._moved_at > STUCK:
-            while self._waiting:
-                with suppress(IndexError):
-                    self._give_back(self._waiting.popleft()[0])
+            self._give_back()
         return bool(self._waiting)
 
-    def _give_back(self, light: LightRequest) -> None:
-        worker_state.task_ready(light)
-        with suppress(StoreUnavailable):  # its lease will run out
-            self._engine.release(light.tag, forgive=True)
+    def _give_back(self) -> None:
+        with suppress(IndexError):
+            while True:
+                light, _ = self._waiting.popleft()
+                worker_state.task_ready(light)
+                with suppress(StoreUnavailable):  # its lease will run out
+                    self._engine.release(light.tag, forgive=True)
 
     def stop(self) -> None:
         """Take no more. What runs goes on, and the little that waits behind it is still done."""
         self.stopped = True
+
+    def end(self) -> None:
+        """The last that the process does: what its pool did not get to goes back."""
+        self.stop()
+        self._give_back()
+        if self._engine.commits.flush(FLUSH):
+            # What Celery's own way has left behind: its pool has ended, nothing runs any more.
+            with suppress(StoreUnavailable):
+                self._engine.release_all()
 
 
 def _trace(light: LightRequest) -> tuple[int, t.Any, t.Any]:

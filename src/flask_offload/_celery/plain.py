@@ -29,6 +29,7 @@ from celery._state import get_current_task
 from .._config import Settings
 from .._store import Store
 from .engine import Engine
+from .handover import not_to_start
 from .message import ETA, Message
 from .sentinel import sentinels_of
 
@@ -171,6 +172,20 @@ def _started(**_: t.Any) -> None:
     from . import inspection  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     _set("in_worker")
+
+
+@signals.worker_ready.connect(weak=False)
+def _ready(sender: t.Any, **_: t.Any) -> None:
+    engine = getattr(sender.task_consumer.channel, "engine", None)
+    if engine in _engines:
+        # Before Celery forgets what it has not started, because its connection is lost.
+        forget = sender.on_close
+
+        def on_close() -> None:
+            engine.abandon(not_to_start())
+            forget()
+
+        sender.on_close = on_close
 
 
 @signals.worker_shutting_down.connect(weak=False)

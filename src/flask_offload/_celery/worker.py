@@ -19,6 +19,7 @@ from .._current import JobLogHandler, MaskSecrets
 from .._store import StoreUnavailable, WorkerInfo
 from . import interrupt
 from .delayed import Publisher
+from .handover import not_to_start
 from .startup import check_server
 from .tracing import attempt, fence
 
@@ -30,6 +31,8 @@ __all__ = ["install"]
 log = logging.getLogger("flask_offload")
 
 BEAT = 3.0
+#: Most records that are forgotten in one step.
+PRUNE = 200
 #: A worker that was silent for this long counts as gone.
 LIFETIME = 10.0
 
@@ -128,8 +131,12 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
     def _tidy(self, app: OffloadCelery) -> None:
         try:
             app.store.settle()
-            for job_id in app.store.prune():
-                app.files.remove(job_id)
+            end = time.monotonic() + BEAT / 3
+            while gone := app.store.prune(PRUNE):
+                for job_id in gone:
+                    app.files.remove(job_id)
+                if len(gone) < PRUNE or time.monotonic() > end:
+                    break
         except StoreUnavailable:
             pass  # The next beat says so, and the next round tidies.
         except OSError as error:
@@ -170,11 +177,9 @@ class Grace(bootsteps.StartStopStep):  # type: ignore[misc]
         if engine is None:
             return
         engine.stopping = True
-        for request in list(worker_state.reserved_requests):
-            if request not in worker_state.active_requests and not request.acknowledged:
-                # Should the pool start it all the same, its fence is refused.
-                with suppress(StoreUnavailable):
-                    engine.release(request.message.delivery_tag, forgive=True)
+        for tag in not_to_start():
+            with suppress(StoreUnavailable):
+                engine.release(tag, forgive=True)
 
     def _begin(self, **_: t.Any) -> None:
         if self._timer is None:
@@ -193,6 +198,7 @@ class Grace(bootsteps.StartStopStep):  # type: ignore[misc]
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
         if worker.app.engine is not None:
+            worker.app.engine.commits.flush(1)
             with suppress(StoreUnavailable):
                 worker.app.engine.release_all()
             running = []
