@@ -55,6 +55,8 @@ class Engine(Intake):
         #: Whether there were more jobs than were asked for.
         self.more = False
         self.on_lost: t.Callable[[str, int], None] | None = None
+        #: Called after each heartbeat.
+        self.tidy: t.Callable[[], object] = lambda: None
         self.commits = Commits(store, self._told)
         #: Has the event loop of the worker look again. For any thread.
         self.wake: t.Callable[[], object] = lambda: None
@@ -192,6 +194,7 @@ class Engine(Intake):
             pause = self.settings.lease / 3
             try:
                 self.heartbeat()
+                self.tidy()
             except StoreUnavailable as error:
                 log.warning("The leases could not be renewed: %s", error)
                 pause = min(pause, RETRY)

@@ -99,6 +99,8 @@ def _engine(url: str, namespace: str, lease: float) -> Engine:
     engine = _Engine(Store(_from_celery(url), settings), settings)
     for name, value in _worker.items():
         setattr(engine, name, value)
+    # No step of a worker does it here.
+    engine.tidy = lambda: engine.store.prune_for(1)
     _engines.append(engine)
     signals.task_prerun.connect(_tell_eta, weak=False, dispatch_uid="offload_eta")
     return engine

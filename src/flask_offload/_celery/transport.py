@@ -226,7 +226,7 @@ class Channel(stock.Channel):
 
     def _look_when_due(self, due_in: float | None) -> None:
         # What is due later than that is seen at the next tick, and set then.
-        hub = self.connection.hub
+        hub = self._hub
         if hub is None or due_in is None or due_in > 1.5:
             return
         if self._due is not None:
@@ -235,11 +235,16 @@ class Channel(stock.Channel):
 
     def fetch_soon(self) -> None:
         """Fetch at the next turn of the event loop, in whose thread this is."""
-        if self._soon or self.connection.hub is None:
-            return
-        self._soon = True
-        # Before the loop looks what the pool has to write, so that it is written at once.
-        self.connection.hub.call_soon(self._fetch_due)
+        hub = self._hub
+        if hub is not None and not self._soon:
+            self._soon = True
+            # Before the loop looks what the pool has to write, so that it is written at once.
+            hub.call_soon(self._fetch_due)
+
+    @property
+    def _hub(self) -> t.Any:
+        # The job of a channel that is closed may be acknowledged on it all the same.
+        return None if self.closed or self.connection is None else self.connection.hub
 
     def _fetch_due(self) -> None:
         self._due, self._soon = None, False

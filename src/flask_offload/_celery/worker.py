@@ -31,8 +31,6 @@ __all__ = ["install"]
 log = logging.getLogger("flask_offload")
 
 BEAT = 3.0
-#: Most records that are forgotten in one step.
-PRUNE = 200
 #: A worker that was silent for this long counts as gone.
 LIFETIME = 10.0
 
@@ -131,12 +129,8 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
     def _tidy(self, app: OffloadCelery) -> None:
         try:
             app.store.settle()
-            end = time.monotonic() + BEAT / 3
-            while gone := app.store.prune(PRUNE):
-                for job_id in gone:
-                    app.files.remove(job_id)
-                if len(gone) < PRUNE or time.monotonic() > end:
-                    break
+            for job_id in app.store.prune_for(BEAT / 3):
+                app.files.remove(job_id)
         except StoreUnavailable:
             pass  # The next beat says so, and the next round tidies.
         except OSError as error:

@@ -16,6 +16,8 @@ from .data import Accepted, Finished, NewJob, Started
 __all__ = ["Records"]
 
 LINE_LIMIT = 2_000
+#: Most records that are forgotten in one step: the server does nothing else meanwhile.
+PRUNE = 200
 #: Seconds after which the server is asked for its time again.
 CLOCK_CHECK = 60.0
 
@@ -192,3 +194,13 @@ class Records(Base):
     def prune(self, limit: int = 100) -> list[str]:
         """Forget jobs whose time is over; return their ids, whose files are to be removed."""
         return t.cast("list[str]", self._script("prune", "", limit))
+
+    def prune_for(self, seconds: float) -> list[str]:
+        """Forget as many as that takes, step by step; for who comes by every few seconds."""
+        end = time.monotonic() + seconds
+        gone: list[str] = []
+        while step := self.prune(PRUNE):
+            gone += step
+            if len(step) < PRUNE or time.monotonic() > end:
+                break
+        return gone
