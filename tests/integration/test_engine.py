@@ -148,6 +148,22 @@ def test_lost_lease_comes_back_in_its_old_place_and_fences_off_the_old_holder(st
     assert store.start(second, worker="two", max_deliveries=5, fence=other.fence).verdict == "run"
 
 
+def test_jobs_that_were_lost_together_twice_come_back_apart(store: Store) -> None:
+    """One of them may be what ends its workers, and the others must not die of that."""
+    names = ["a", "b", "c"]
+    for name in names:
+        put(store, name)
+    leases = f"{store.keys.prefix}leases"
+    for _ in range(2):
+        assert take(store) == names
+        for name in names:
+            store.call("ZADD", leases, 1, name)  # their worker died
+    assert take(store) == ["a"]
+    assert take(store) == []
+    wait_until(lambda: take(store) == ["b"], 3)
+    wait_until(lambda: take(store) == ["c"], 3)
+
+
 def test_early_ack_is_at_most_once(store: Store) -> None:
     job = NewJob(id="a", task="app.work")
     put(store, "a")

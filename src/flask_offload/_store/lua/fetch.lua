@@ -29,7 +29,8 @@ local pulse = tonumber(redis.call('GET', prefix .. 'pulse') or now)
 if now - pulse > 1 or pulse == now then redis.call('SET', prefix .. 'pulse', stamp(now)) end
 if now - pulse > 5 then
   local until_then = stamp(now + lease / 3 + 2)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', until_then)) do
+  local apart = 0
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', until_then)) do
     redis.call('ZADD', prefix .. 'leases', 'XX', until_then, id)
   end
 end
@@ -48,10 +49,11 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'scheduled', '-inf', s
     event('queued')
   end
 end
+local apart = 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', stamp(now), 'LIMIT', 0, 100)) do
   of(id)
   redis.call('ZREM', prefix .. 'leases', id)
-  local known = redis.pcall('HMGET', job, 'state', 'queue')
+  local known = redis.pcall('HMGET', job, 'state', 'queue', 'leases_lost')
   if known.err or not known[1] or not known[2] then
     bury('It was handed out without a message.')
   elseif not FINAL[known[1]] then
@@ -60,7 +62,14 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', stam
     redis.call('HDEL', job, 'worker', 'done', 'total')
     redis.call('HINCRBY', job, 'leases_lost', 1)
     count('leases_lost')
-    line_up(known[2])
+    -- One of those that were lost together before may be what ends their workers. A second apart
+    -- from each other, the others live to see their end.
+    if known[3] and apart > 0 then
+      redis.call('ZADD', prefix .. 'scheduled', stamp(now + apart), id)
+    else
+      line_up(known[2])
+    end
+    if known[3] then apart = apart + 1 end
     event('queued')
   end
 end
