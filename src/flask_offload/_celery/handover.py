@@ -31,7 +31,11 @@ def _keep_from_starting(request: t.Any) -> bool:
     if request._apply_result is None:
         return True  # It waits for a token of its rate, not in the pool.
     result = request._apply_result()
-    if result is not None and getattr(result, "_write_to", result) is None:
-        return True  # No process of the prefork pool has it.
+    if result is not None and hasattr(result, "_write_to"):
+        if result._write_to is None:
+            return True  # No process of the prefork pool has it.
+        # The process does, and the pool must not forget that, as it does with what it takes for
+        # not accepted: the process would wait half a minute for its result to be read.
+        result._accepted = True
     # Should it start all the same, it asks, and is refused.
     return AT_ONCE not in request.request_dict
