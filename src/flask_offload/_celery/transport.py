@@ -30,6 +30,8 @@ __all__ = ["Channel", "QoS", "Transport"]
 log = logging.getLogger("flask_offload")
 
 WAKE = "wake:"
+#: Seconds for which a connection to the server waits for an answer that is due at once.
+ANSWER = 5.0
 #: Most messages at once for a consumer that sets no limit.
 BATCH = 10
 
@@ -295,6 +297,8 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
             # A Celery app that knows us by its settings only.
             engine = options["engine"] = engine_of(client)
             options.setdefault("global_keyprefix", engine.store.keys.prefix)
+        # A connection that is accepted and never answered must not hold the event loop for ever.
+        options.setdefault("publish_timeout", ANSWER)
         super().__init__(client, **kwargs)
         self.cycle = Poller()
         #: The event loop of a worker.
