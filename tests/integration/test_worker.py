@@ -14,6 +14,7 @@ from flask_offload import JobState
 from waiting import wait_until
 
 if t.TYPE_CHECKING:
+    import servers
     from conftest import System
 
 POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -128,6 +129,23 @@ def test_stop_under_load_starts_nothing_twice(system: System, tmp_path: Path, po
     for job in jobs:
         job.get(timeout=30)
     assert sorted(words(ledger)) == sorted(f"n{n}" for n in range(1_500))
+
+
+def test_what_waits_in_the_pool_survives_a_lost_connection(
+    make_system: t.Callable[..., System], own_valkey: servers.Valkey, tmp_path: Path
+) -> None:
+    """Celery forgets it, because brokers deliver it again; here the lease would be renewed."""
+    ledger = tmp_path / "ledger"
+    system = make_system(own_valkey.url)
+    sleep = system.app().extensions["offload"].celery.tasks["sample.sleep"]
+    jobs = [sleep.delay(2, str(ledger)), *sleep.enqueue_many([(0, str(ledger))] * 5)]
+    system.worker("--pool", "prefork", "--concurrency", "1", "--prefetch-multiplier", "4")
+    wait_until(lambda: words(ledger) == ["start"])
+    with own_valkey.client() as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    for job in jobs:
+        assert job.get(timeout=20) == "slept"
+    assert words(ledger).count("start") == len(jobs)
 
 
 def test_cancelled_while_no_worker_is_up_never_runs(system: System, tmp_path: Path) -> None:
