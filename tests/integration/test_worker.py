@@ -142,7 +142,8 @@ def test_what_waits_in_the_pool_survives_a_lost_connection(
     system.worker("--pool", "prefork", "--concurrency", "1", "--prefetch-multiplier", "4")
     wait_until(lambda: words(ledger) == ["start"])
     with own_valkey.client() as client:
-        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        for kind in ("normal", "pubsub"):
+            client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
     for job in jobs:
         assert job.get(timeout=20) == "slept"
     assert words(ledger).count("start") == len(jobs)
