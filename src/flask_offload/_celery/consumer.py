@@ -21,7 +21,7 @@ class OffloadConsumer(Consumer):  # type: ignore[misc]
         # Celery's own pauses grow to half a minute, for which jobs would wait after a server that
         # was away for long is there again.
         conn.ensure_connection = functools.partial(
-            conn.ensure_connection, interval_start=0.5, interval_step=0.5, interval_max=3
+            conn.ensure_connection, interval_start=0.2, interval_step=0.3, interval_max=2
         )
         return super().ensure_connected(conn)
 

@@ -31,7 +31,7 @@ log = logging.getLogger("flask_offload")
 
 WAKE = "wake:"
 #: Seconds for which a connection to the server waits for an answer that is due at once.
-ANSWER = 5.0
+ANSWER = 2.0
 #: Most messages at once for a consumer that sets no limit.
 BATCH = 10
 
