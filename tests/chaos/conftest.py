@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from lab import Lab
-from results import Result
 from rows import ROWS
 
 import servers
+from results import Result
 
 #: 1 is the table as it is promised; a twentieth of the counts fits into CI.
 SCALE = float(os.environ.get("CHAOS_SCALE") or 0.05)
