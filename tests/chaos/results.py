@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 import typing as t
@@ -71,7 +72,8 @@ def _cell(line: dict[str, t.Any] | None) -> str:
     if line is None:
         return ""
     numbers = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in line["numbers"].items())
-    broken = "; ".join(line["broken"])
+    # What was found of each is in the lines of the file; here it would fill the page.
+    broken = "; ".join(dict.fromkeys(re.split(r" \[|: <| \{", what)[0] for what in line["broken"]))
     return f"**broken: {broken}**. {numbers}" if broken else numbers
 
 
