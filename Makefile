@@ -63,7 +63,8 @@ $(VENV)/dev.stamp: pyproject.toml examples/tutorial/requirements.txt | $(VENV)/b
 	@$(PIP) --editable '../..[dev]' --requirement requirements.txt
 	@touch $@
 
-# What is promised, against faults: for each way to carry messages and each pool, in about two hours.
+# What is promised, against faults: for each way to carry messages and each pool, some 70 minutes each
+# with the soak of half an hour.
 # CHAOS_SCALE=0.05 CHAOS_COLUMNS=ours:threads make chaos    a short one
 chaos: export CHAOS_SCALE ?= 1
 chaos: export CHAOS_COLUMNS ?= ours:prefork ours:threads stock:prefork

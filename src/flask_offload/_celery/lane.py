@@ -12,7 +12,6 @@ the same is given back.
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import os
 import threading
@@ -29,6 +28,7 @@ from celery.worker import state as worker_state
 
 from .._store import StoreUnavailable
 from . import logfile
+from .costs import Costs
 from .light import LightRequest, Unfit, _current
 from .message import Message
 
@@ -49,11 +49,6 @@ STUCK = 0.1
 TURN = 0.05
 #: Seconds that the end of a worker waits for the results of its last jobs to be stored.
 FLUSH = 10.0
-#: What a task must have left as it is.
-STRATEGY = "celery.worker.strategy:default"
-REQUESTS = frozenset(
-    {"celery.worker.request:Request", "flask_offload._celery.request:OffloadRequest"}
-)
 
 
 class Lane:
@@ -68,10 +63,7 @@ class Lane:
         self._pool = consumer.pool
         self._executor = getattr(self._pool, "executor", None)
         self._waiting: deque[tuple[LightRequest, float]] = deque()
-        #: Whether a task is plain, and the seconds that it takes.
-        self._plain: dict[str, bool] = {}
-        self._costs: dict[str, float] = {}
-        self._shown = (0.0, "{}")
+        self._costs = Costs(consumer)
         self._lock = threading.Lock()
         self._refilling = threading.Lock()
         self._loops = self._asked = self._slow = self._in_pool = 0
@@ -105,43 +97,12 @@ class Lane:
         self._in_pool = in_pool
         return 0 if self.stopped else max(0, self.size - self._loops - in_pool)
 
-    def fits(self, name: str) -> bool:
-        """Whether the jobs of a task may take the lane now. A limit of its rate may come later."""
-        if self._consumer.task_buckets.get(name):
-            return False
-        if name not in self._plain:
-            task = self._consumer.app.tasks.get(name)
-            if task is None:
-                return False  # It may be registered later.
-            self._plain[name] = bool(
-                task.acks_late and task.Strategy == STRATEGY and task.Request in REQUESTS
-            )
-        return self._plain[name]
-
-    def costs(self) -> str:
-        """The seconds of each plain task, as JSON."""
-        now = time.monotonic()
-        if now - self._shown[0] > 0.1 or not self._shown[0]:
-            tasks = self._consumer.app.tasks
-            costs = {
-                name: round(self._costs.get(name, 1e6), 6) for name in tasks if self.fits(name)
-            }
-            self._shown = (now, json.dumps(costs))
-        return self._shown[1]
-
-    def _measure(self, name: str, took: float) -> None:
-        known = self._costs.get(name)
-        # A slow one counts at once, and a quick one little by little.
-        self._costs[name] = (
-            took if known is None or took > 4 * known else known + (took - known) / 8
-        )
-
     # -- in
 
     def _take(self, message: Message) -> bool:
         """Take a job into the lane; false if it must go Celery's way."""
         name = message["headers"]["task"]
-        if self.stopped or not self.fits(name):
+        if self.stopped or not self._costs.fits(name):
             return False
         consumer = self._consumer
         try:
@@ -153,7 +114,7 @@ class Lane:
             return False
         self._tell_received(light)
         worker_state.task_reserved(light)
-        cost = min(SHARE, self._costs.get(name, SHARE))
+        cost = min(SHARE, self._costs.of(name, SHARE))
         self._each += (cost - self._each) / 8
         self._moved_at = time.monotonic()
         self._waiting.append((light, cost))
@@ -270,7 +231,7 @@ class Lane:
     ) -> list[tuple[Message, str]]:
         """Fetch for threads that have nothing to do; what must go Celery's way is returned."""
         self._queues = queues
-        found = self._engine.take(queues, room, slots=slots, share=share, costs=self.costs())
+        found = self._engine.take(queues, room, slots=slots, share=share, costs=self._costs.shown())
         self._more = found.more
         rest = []
         for delivery in found.jobs:
@@ -302,7 +263,7 @@ class Lane:
             if slow:
                 with self._lock:
                     self._slow -= 1
-            self._measure(light.type, time.monotonic() - began)
+            self._costs.measure(light.type, time.monotonic() - began)
 
     # -- back
 

@@ -24,6 +24,7 @@ from .engine import Engine
 from .lane import Lane
 from .message import Message, is_task
 from .plain import engine_of
+from .poller import Poller
 
 __all__ = ["Channel", "QoS", "Transport"]
 
@@ -266,20 +267,6 @@ class Channel(stock.Channel):
                 raise
             self.engine.bury(tag, f"The message cannot be read: {error!r}")
             virtual.QoS.ack(self.qos, tag)
-
-
-class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
-    """Reads what the server answers also when nobody has time for a job: the marker that it may
-    hold is for another worker then."""
-
-    def _update_brpop_polling(self) -> None:
-        """Nothing is paused."""
-
-    def on_readable(self, fileno: int) -> t.Any:
-        channel, kind = self._fd_to_chan.get(fileno) or (None, "")
-        if channel is not None and kind == "BRPOP" and channel._in_poll and channel.engine:
-            return channel.handlers[kind]()
-        return super().on_readable(fileno)
 
 
 def _nothing() -> None:
