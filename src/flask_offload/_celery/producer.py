@@ -1,4 +1,4 @@
-"""The way of a message from Celery into the line, without a connection of kombu's."""
+"""The way of a message from Celery to where it waits, without a connection of kombu's."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from kombu.utils.uuid import uuid
 
 if t.TYPE_CHECKING:
     from .engine import Engine
+    from .message import Message
 
-__all__ = ["LineProducer"]
+__all__ = ["LineProducer", "StandIn"]
 
 #: What kombu's producer takes for itself and does not send, and what Celery leaves behind once it
 #: is among the headers.
@@ -24,21 +25,13 @@ NOT_SENT = frozenset(
 )
 
 
-class LineProducer:
-    """Stands where Celery takes a :class:`kombu.Producer`, and hands the message to the engine.
+class StandIn:
+    """Stands where Celery takes a :class:`kombu.Producer`, and makes the message that it would."""
 
-    kombu's own would take a connection from a pool, open it, and ping, each within a time of its
-    own: an enqueue has one budget for all, and one round trip to make.
-
-    :param queue: The name of the queue that the message is for.
-    """
-
-    def __init__(self, engine: Engine, queue: str) -> None:
-        self._engine = engine
-        self._queue = queue
+    def __init__(self) -> None:
         self.connection = self
 
-    def __enter__(self) -> LineProducer:
+    def __enter__(self) -> StandIn:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -59,30 +52,57 @@ class LineProducer:
         delivery_mode: t.Any = None,
         **properties: t.Any,
     ) -> None:
-        """Put a message in line; the parameters are those of :meth:`kombu.Producer.publish`.
-
-        :raises StoreUnavailable: It was not accepted.
-        """
+        """Take a message; the parameters are those of :meth:`kombu.Producer.publish`."""
         headers = dict(headers or {})
         content_type, encoding, payload = dumps(body, serializer)
         if compression:
             payload, headers["compression"] = kombu_compression.compress(payload, compression)
-        sent = {key: value for key, value in properties.items() if key not in NOT_SENT}
-        message = {
-            "body": bytes_to_str(base64.b64encode(str_to_bytes(payload))),
-            "content-encoding": encoding,
-            "content-type": content_type,
-            "headers": headers,
-            "properties": {
-                **sent,
-                "body_encoding": "base64",
-                "delivery_info": {
-                    "exchange": getattr(exchange, "name", exchange) or "",
-                    "routing_key": routing_key or self._queue,
+        self._take(
+            {
+                "body": bytes_to_str(base64.b64encode(str_to_bytes(payload))),
+                "content-encoding": encoding,
+                "content-type": content_type,
+                "headers": headers,
+                "properties": {
+                    **properties,
+                    "body_encoding": "base64",
+                    "delivery_info": {
+                        "exchange": getattr(exchange, "name", exchange) or "",
+                        "routing_key": routing_key,
+                    },
+                    "delivery_mode": 1 if delivery_mode in (1, "transient") else 2,
+                    "delivery_tag": "",
+                    "priority": properties.get("priority") or 0,
                 },
-                "delivery_mode": 2,
-                "delivery_tag": uuid(),
-                "priority": sent.get("priority") or 0,
-            },
-        }
+            }
+        )
+
+    def _take(self, message: Message) -> None:
+        raise NotImplementedError
+
+
+class LineProducer(StandIn):
+    """Hands the message to the engine.
+
+    kombu's own would take a connection from a pool, open it, and ping, each within a time of its
+    own: an enqueue has one budget for all, and one round trip to make.
+
+    :param queue: The name of the queue that the message is for.
+    :raises StoreUnavailable: From :meth:`publish`: it was not accepted.
+    """
+
+    def __init__(self, engine: Engine, queue: str) -> None:
+        super().__init__()
+        self._engine = engine
+        self._queue = queue
+
+    def _take(self, message: Message) -> None:
+        properties = message["properties"]
+        for name in NOT_SENT & properties.keys():
+            del properties[name]
+        properties["delivery_info"]["routing_key"] = (
+            properties["delivery_info"]["routing_key"] or self._queue
+        )
+        # What is in the line is on the disk of the server, however it was sent.
+        properties |= {"delivery_mode": 2, "delivery_tag": uuid()}
         self._engine.enqueue(self._queue, message)
