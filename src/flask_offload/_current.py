@@ -276,22 +276,31 @@ class _Reporter:
 
 
 _reporter = _Reporter()
+
+
+class Running(t.Protocol):
+    """What runs a job, and makes it once somebody asks for it."""
+
+    @property
+    def job(self) -> RunningJob: ...
+
+
 _nothing = CurrentJob()
-_current: ContextVar[CurrentJob] = ContextVar("offload_job", default=_nothing)
+_current: ContextVar[Running | None] = ContextVar("offload_job", default=None)
 
 #: The job that runs here; see :class:`CurrentJob`.
-current_job: CurrentJob = LocalProxy(_current)  # type: ignore[assignment]
+current_job: CurrentJob = LocalProxy(lambda: running_job() or _nothing)  # type: ignore[assignment]
 
 
 def running_job() -> RunningJob | None:
     """The job that runs here, or ``None``."""
-    job = _current.get()
-    return job if isinstance(job, RunningJob) else None
+    running = _current.get()
+    return None if running is None else running.job
 
 
-def bind(job: RunningJob) -> t.Callable[[], None]:
-    """Make ``job`` the current one; call what is returned to undo it."""
-    token = _current.set(job)
+def bind(running: Running) -> t.Callable[[], None]:
+    """Make the job of ``running`` the current one; call what is returned to undo it."""
+    token = _current.set(running)
     return lambda: _current.reset(token)
 
 

@@ -22,6 +22,10 @@ from .plain import store_of
 from .sentinel import StoreConnections
 from .tracing import DeliveriesExhausted, attempt, current_run, fence
 
+if t.TYPE_CHECKING:
+    from .light import LightRequest
+    from .tracing import Run
+
 __all__ = ["OffloadBackend"]
 
 _STATES = {
@@ -106,7 +110,8 @@ class OffloadBackend(StoreConnections):
         )
 
     @cached_property
-    def _is_plain_json(self) -> bool:
+    def is_plain_json(self) -> bool:
+        """Whether results are stored in Celery's usual form."""
         conf = self.app.conf
         extended = conf.find_value_for_key("extended", "result")
         return self.serializer == "json" and conf.enable_utc and not (self.compression or extended)
@@ -143,6 +148,20 @@ class OffloadBackend(StoreConnections):
         elif self.store.finish_all([end])[0] < 0:
             refused(task_id)
 
+    def succeeded(
+        self, light: LightRequest, run: Run | None, result: t.Any, request: t.Any
+    ) -> None:
+        """What :meth:`mark_as_done` does for a job whose request and run are at hand.
+
+        :raises EncodeError: The result is not JSON, or too large.
+        """
+        text = self._success(light.id, result, request)
+        ran = light.ran if run is None else run.ran
+        if run is not None:
+            run.ended = True
+        which = attempt(request), fence(request)
+        light.end(Finished(light.id, JobState.SUCCEEDED, text, {}, *which, ran))
+
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         if isinstance(exc, StoreUnavailable):
             return not exc.for_good
@@ -176,7 +195,7 @@ class OffloadBackend(StoreConnections):
         state: str = states.SUCCESS,
     ) -> None:  # fmt: skip
         light = current_light(task_id)
-        if light is not None and store_result and self._is_plain_json and not request.chord:
+        if light is not None and store_result and self.is_plain_json and not request.chord:
             text = self._success(task_id, result, request)
             self._finish(task_id, JobState.SUCCEEDED, text, {}, request)
             return

@@ -26,11 +26,12 @@ from celery.app import trace
 from celery.concurrency import solo, thread
 from celery.worker import state as worker_state
 
-from .._store import StoreUnavailable
-from . import logfile
+from .._store import Delivery, StoreUnavailable
+from . import logfile, short
 from .costs import Costs
 from .light import LightRequest, Unfit, _current
 from .message import Message
+from .stored import parts
 
 if t.TYPE_CHECKING:
     from .engine import Engine
@@ -99,19 +100,18 @@ class Lane:
 
     # -- in
 
-    def _take(self, message: Message) -> bool:
+    def _take(self, delivery: Delivery) -> bool:
         """Take a job into the lane; false if it must go Celery's way."""
-        name = message["headers"]["task"]
-        if self.stopped or not self._costs.fits(name):
-            return False
         consumer = self._consumer
         try:
-            light = LightRequest(
-                self._engine, message, consumer.app, consumer.app.tasks[name],
-                consumer.hostname, consumer.event_dispatcher,
-            )  # fmt: skip
-        except (Unfit, ValueError, TypeError, KeyError, RecursionError):
+            found = parts(delivery.envelope)
+            if found is None or self.stopped or not self._costs.fits(found.task):
+                return False
+            task = consumer.app.tasks[found.task]
+            light = LightRequest(self._engine, delivery, found, task, consumer)
+        except (Unfit, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return False
+        name = found.task
         self._tell_received(light)
         worker_state.task_reserved(light)
         cost = min(SHARE, self._costs.of(name, SHARE))
@@ -235,9 +235,10 @@ class Lane:
         self._more = found.more
         rest = []
         for delivery in found.jobs:
-            message = self._engine.message(delivery)
-            if message is not None and not self._take(message):
-                rest.append((message, delivery.queue))
+            if not self._take(delivery):
+                message = self._engine.message(delivery)
+                if message is not None:
+                    rest.append((message, delivery.queue))
         return rest
 
     def _run(self, light: LightRequest, cost: float) -> None:
@@ -250,7 +251,7 @@ class Lane:
         try:
             if not light.revoked():
                 light.on_accepted(os.getpid(), began)
-                light.on_success(_trace(light))
+                light.on_success(short.run(light))
         except BaseException:
             # Of the task (an exit), or of what looks after it: nobody else hears of it here.
             log.exception("Job %s was interrupted, and is given back.", light.id)
@@ -293,13 +294,6 @@ class Lane:
             # What Celery's own way has left behind: its pool has ended, nothing runs any more.
             with suppress(StoreUnavailable):
                 self._engine.release_all()
-
-
-def _trace(light: LightRequest) -> tuple[int, t.Any, t.Any]:
-    result, info, runtime, text = light.task.__trace__(
-        light.id, light.args, light.kwargs, light.request_dict
-    )
-    return (1, result, runtime) if info else (0, text, runtime)
 
 
 @signals.worker_ready.connect(weak=False)

@@ -11,7 +11,7 @@ import base64
 import json
 import typing as t
 
-__all__ = ["EMBED", "LISTED", "USUAL", "line", "pack", "unpack"]
+__all__ = ["EMBED", "LISTED", "USUAL", "Parts", "line", "pack", "parts", "unpack"]
 
 Message = dict[str, t.Any]
 
@@ -110,23 +110,53 @@ def _unusual(given: Message, usual: Message, listed: tuple[str, ...]) -> Message
     }
 
 
+class Parts(t.NamedTuple):
+    """What a stored message says that is not the same in all.
+
+    :param headers, properties: Those that are not as usual.
+    :param body: JSON; without its end, which is that of :data:`EMBED`, if that is ``cut``.
+    """
+
+    task: str
+    argsrepr: str
+    kwargsrepr: str
+    origin: str
+    reply_to: str
+    headers: Message
+    properties: Message
+    body: str
+    cut: bool
+
+
+def parts(text: str) -> Parts | None:
+    """What is in a message that was packed; ``None`` if it was kept whole.
+
+    :raises ValueError, TypeError: It cannot be read.
+    """
+    if not text.startswith("["):
+        return None
+    head, _, body = text.partition("\n")
+    task, argsrepr, kwargsrepr, origin, reply_to, *more = json.loads(head)
+    headers, properties = more or ({}, {})
+    # A whole body is a list; one that lacks its end has that of the keyword arguments.
+    cut = body.endswith("}")
+    return Parts(
+        task, argsrepr, kwargsrepr, origin, reply_to, headers, properties, body, cut
+    )  # fmt: skip
+
+
 def unpack(text: str, job_id: str, queue: str) -> Message:
     """The message that was packed, but for its delivery tag.
 
     :raises ValueError, TypeError: It is none.
     """
-    if not text.startswith("["):
+    found = parts(text)
+    if found is None:
         return t.cast("Message", json.loads(text))
-    head, _, body = text.partition("\n")
-    task, argsrepr, kwargsrepr, origin, reply_to, *more = json.loads(head)
-    # A whole body is a list; one that lacks its end has that of the keyword arguments.
-    body = body + EMBED if body.endswith("}") else body
+    body = found.body + EMBED if found.cut else found.body
     headers, properties = _usual(job_id, queue)
-    headers |= {"task": task, "argsrepr": argsrepr, "kwargsrepr": kwargsrepr, "origin": origin}
-    properties["reply_to"] = reply_to
-    if more:
-        headers |= more[0]
-        properties |= more[1]
+    headers |= {name: getattr(found, name) for name in LISTED} | found.headers
+    properties |= {"reply_to": found.reply_to} | found.properties
     return {
         "body": base64.b64encode(body.encode()).decode(),
         "content-encoding": "utf-8",

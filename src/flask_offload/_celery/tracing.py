@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import sys
+import threading
 import time
 import typing as t
 import weakref
@@ -81,9 +82,24 @@ class Run:
         self.began = time.monotonic()
         self._app: OffloadCelery = task.app
         self._input = args, kwargs
+        self._request = request
         self._fence, self._attempt = fence(request), attempt(request)
         #: What travels on to other jobs, where the start needs nobody's leave.
         self._origin = request.get(AT_ONCE)
+        self._job: RunningJob | None = None
+        self._context = self._app.flask_app.app_context()
+
+    @property
+    def job(self) -> RunningJob:
+        """The job as the task sees it; many never look."""
+        if self._job is None:
+            # Who tells its start does so in another thread, and must find the same one.
+            with _making:
+                self._job = self._job or self._make_job()
+        return self._job
+
+    def _make_job(self) -> RunningJob:
+        task, request, app = self.task, self._request, self._app
         owners, locale, request_id, root_id = self._origin or ("", "", "", "")
         nesting, retries = self._attempt
         job = NewJob(
@@ -99,15 +115,13 @@ class Run:
             nesting=nesting,
             retries=retries,
         )
-        secrets = describe.arguments(task, args, kwargs).secrets if task.sensitive else ()
-        app = self._app
-        self._job = RunningJob(job, app.store, app.files, secrets, self._fence)
-        self._context = app.flask_app.app_context()
+        secrets = describe.arguments(task, *self._input).secrets if task.sensitive else ()
+        return RunningJob(job, app.store, app.files, secrets, self._fence)
 
     def open(self) -> None:
         """Enter the app context."""
         self._context.push()
-        self._unbind = bind(self._job)
+        self._unbind = bind(self)
         self._token = _run.set(self)
 
     def close(self) -> None:
@@ -118,12 +132,12 @@ class Run:
     @property
     def key(self) -> tuple[str, int]:
         """The id of the job, and the fence of this run of it."""
-        return self._job.id, self._fence
+        return self._request["id"], self._fence
 
     @property
     def lost(self) -> bool:
         """Whether the job is somebody else's by now."""
-        return self._job.lost
+        return self._job is not None and self._job.lost
 
     @property
     def ran(self) -> float | None:
@@ -159,9 +173,9 @@ class Run:
                 "finish it. OFFLOAD_MAX_DELIVERIES sets the limit."
             )
         if started.verdict == "drop":
-            log.info("Dropping a message of job %s: %s.", self._job.id, started.why)
+            log.info("Dropping a message of job %s: %s.", self.key[0], started.why)
             raise Ignore
-        self._job.adopt(*started.origin)
+        self.job.adopt(*started.origin)
 
     def tell(self) -> None:
         """Tell the start of a job that began without asking."""
@@ -173,13 +187,13 @@ class Run:
             return
         # Somebody has cancelled it, or another worker has it.
         lost = started.verdict != "cancelled"
-        self._job.stop(lost=lost)
-        interrupt.stop(self._job.id, self._fence, interrupt.LeaseLost if lost else JobCancelled)
+        self.job.stop(lost=lost)
+        interrupt.stop(*self.key, interrupt.LeaseLost if lost else JobCancelled)
 
     def _start(self) -> Started:
         shown = describe.arguments(self.task, *self._input)
         job = dataclasses.replace(
-            self._job.job,
+            self.job.job,
             title=describe.title(self.task, self.task.name, shown),
             args=shown.args,
             kwargs=shown.kwargs,
@@ -195,11 +209,13 @@ class Run:
     def __exit__(self, *exc: object) -> None:
         self.over = True
         sys.stdout.flush()  # What the task printed without a line end.
+        if self._job is None:
+            return
         try:
             # Before the result: a job that is over takes no more lines.
             self._app.store.patiently(self._job.flush, PATIENCE)
         except StoreUnavailable:
-            log.warning("The last log lines of job %s were not kept.", self._job.id)
+            log.warning("The last log lines of job %s were not kept.", self.key[0])
 
     def settle(self, state: str, retval: t.Any) -> None:
         """Bring the record up to date where Celery stores no result."""
@@ -215,11 +231,12 @@ class Run:
         # What was told before, as of a job that was cancelled, may still be on its way.
         if not self.ended:
             which = self._attempt, self._fence
-            end = Finished(self._job.id, final, "", fields or {}, *which, self.ran)
+            end = Finished(self.key[0], final, "", fields or {}, *which, self.ran)
             with contextlib.suppress(StoreUnavailable):
                 self._app.store.finish_all([end])
 
 
+_making = threading.Lock()
 _run: ContextVar[Run | None] = ContextVar("offload_run", default=None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import typing as t
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from .._jobs import JobState
 
@@ -117,8 +118,7 @@ class Started:
     origin: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(t.NamedTuple):
     """What came of a job.
 
     :param state: A :class:`JobState`, or empty for a Celery state of the user's own.
@@ -131,14 +131,13 @@ class Finished:
     job_id: str
     state: str
     result: str = ""
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: t.Mapping[str, str] = MappingProxyType({})
     attempt: tuple[int, int] = (0, 0)
     fence: int = 0
     ran: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(t.NamedTuple):
     """A job that a worker was handed out.
 
     :param fence: The token that it must show to do anything with the job. Higher at each
