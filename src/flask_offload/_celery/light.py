@@ -102,7 +102,6 @@ class LightRequest(OffloadRequest):
         self.simple = not embed or not any(embed.values())
         if embed or extra or found.properties:
             self._is_unusual(found, embed)
-        self._on_ack, self._on_reject = self._ack_line, self._reject_line
         self.began = 0.0
         self.ended = False
 
@@ -183,11 +182,13 @@ class LightRequest(OffloadRequest):
     def _engine(self) -> Engine:
         return self._offload
 
-    def _ack_line(self, *_: t.Any) -> None:
+    # Methods, where Celery's requests keep functions: one of this very object would be a cycle,
+    # which only the garbage collector could end.
+    def _on_ack(self, *_: t.Any) -> None:
         if not self.ended:
             self._offload.ack(self.tag)
 
-    def _reject_line(self, logger: t.Any, errors: t.Any, requeue: bool) -> None:
+    def _on_reject(self, logger: t.Any, errors: t.Any, requeue: bool) -> None:
         if requeue:
             self._offload.release(self.tag)
         elif not self.ended:

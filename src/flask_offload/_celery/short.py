@@ -87,11 +87,13 @@ def _is_plain(task: t.Any) -> bool:
 def _run(light: LightRequest, task: t.Any) -> Outcome:
     ours = isinstance(task, OffloadTask)
     opened = Run(task, light.args, light.kwargs, light.request_dict) if ours else None
-    context, stack = light.context, task.request_stack
+    context = light.context
     if opened is not None:
         opened.open()
-    _task_stack.push(task)
-    stack.push(context)
+    # Left by hand: Celery's own pop drops the list of this thread with its last item, and the next
+    # push looks for it in vain. (Its C version gives no list, and needs none.)
+    tasks = _task_stack.push(task) or _task_stack
+    requests = task.request_stack.push(context) or task.request_stack
     try:
         return _outcome(light, task, context, opened)
     except (MemoryError, Reject):
@@ -105,8 +107,8 @@ def _run(light: LightRequest, task: t.Any) -> Outcome:
         trace.TraceInfo(FAILURE, error).handle_error_state(task, context)
         return 1, result, 0.0
     finally:
-        _task_stack.pop()
-        stack.pop()
+        tasks.pop()
+        requests.pop()
         if opened is not None:
             opened.close()
 

@@ -38,11 +38,6 @@ local function add_event(kind)
     'job', job_id, 'kind', kind)
 end
 
-local function add_event(kind)
-  return redis.call('XADD', prefix .. 'events', 'MAXLEN', '~', 10000, '*',
-    'job', job_id, 'kind', kind)
-end
-
 local function event(kind)
   redis.call('HSET', job, 'event_id', add_event(kind))
 end
@@ -138,16 +133,22 @@ local function bound_the_dead()
 end
 
 -- The end of a job: from here on nothing changes it, and its keys have a lifetime.
-local keep_for = nil
+local keep_for, end_times = nil, {}
 
--- With held, its worker says so, and it waits in no line.
 local OF_END = { 'unique', 'owners', 'unconfirmed_until', 'log_lines' }
 
 -- With known, which are the values of OF_END, its worker says so, and it waits in no line; more are
 -- fields to set besides, and their values.
 local function finish_as(state, known, more)
   keep_for = keep_for or cjson.decode(retention)
-  local keep = math.floor(keep_for[state] * 1000)
+  -- Worked out once in a script that is for several.
+  local times = end_times[state]
+  if not times then
+    local keep = math.floor(keep_for[state] * 1000)
+    times = { keep, stamp(now), stamp(now + keep / 1000) }
+    end_times[state] = times
+  end
+  local keep = times[1]
   if not known then
     known = redis.call('HMGET', job, unpack(OF_END))
     leave_line()
@@ -158,12 +159,10 @@ local function finish_as(state, known, more)
     redis.call('ZREM', prefix .. 'unconfirmed', job_id)
   end
   local fields = more or {}
-  fields[#fields + 1] = 'state'
-  fields[#fields + 1] = state
-  fields[#fields + 1] = 'finished_at'
-  fields[#fields + 1] = stamp(now)
-  fields[#fields + 1] = 'event_id'
-  fields[#fields + 1] = add_event(state)
+  local size = #fields
+  fields[size + 1], fields[size + 2] = 'state', state
+  fields[size + 3], fields[size + 4] = 'finished_at', times[2]
+  fields[size + 5], fields[size + 6] = 'event_id', add_event(state)
   redis.call('HSET', job, unpack(fields))
   redis.call('PEXPIRE', job, keep)
   if known[4] then redis.call('PEXPIRE', prefix .. 'log:' .. job_id, keep) end
@@ -172,7 +171,7 @@ local function finish_as(state, known, more)
   end
   -- The lists to leave are kept here, because the hash is gone when prune comes.
   local owners = known[2] or '[]'
-  redis.call('ZADD', prefix .. 'expiry', stamp(now + keep / 1000), job_id .. '\n' .. owners)
+  redis.call('ZADD', prefix .. 'expiry', times[3], job_id .. '\n' .. owners)
   if state == 'dead' then bound_the_dead() end
   count(state)
 end

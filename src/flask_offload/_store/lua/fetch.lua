@@ -29,8 +29,7 @@ local pulse = tonumber(redis.call('GET', prefix .. 'pulse') or now)
 if now - pulse > 1 or pulse == now then redis.call('SET', prefix .. 'pulse', stamp(now)) end
 if now - pulse > 5 then
   local until_then = stamp(now + lease / 3 + 2)
-  local apart = 0
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', until_then)) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', until_then)) do
     redis.call('ZADD', prefix .. 'leases', 'XX', until_then, id)
   end
 end
@@ -74,7 +73,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', stam
   end
 end
 
-local out, waiting, handed = { '', 0 }, 0, 0
+local out, waiting, handed, until_when = { '', 0 }, 0, 0, stamp(now + lease)
 
 -- Whether there is a place for a job of this task. What is known to be quick may wait behind
 -- others that are; what is slow, or not known yet, starts at once or stays here.
@@ -111,16 +110,18 @@ local function hand_out(queue)
   -- told later, or together with its end.
   local at_once = not known[3] and not known[8] and not known[9] and (known[7] or '0') == '0'
   local fence = tonumber(known[6] or 0) + 1
-  redis.call('ZADD', prefix .. 'leases', stamp(now + lease), job_id)
+  redis.call('ZADD', prefix .. 'leases', until_when, job_id)
   if at_once then
     redis.call('HSET', job, 'fence', fence, 'worker', worker, 'at_once', 1)
   else
     redis.call('HSET', job, 'fence', fence, 'worker', worker)
   end
   handed = handed + 1
-  for _, item in ipairs({ job_id, tostring(fence), queue, known[2], at_once and 1 or 0,
-    known[11] or '', known[12] or '', known[13] or '', known[14] or '' }) do
-    out[#out + 1] = item
+  local size = #out
+  out[size + 1], out[size + 2], out[size + 3] = job_id, tostring(fence), queue
+  out[size + 4], out[size + 5] = known[2], at_once and 1 or 0
+  for i = 11, 14 do
+    out[size + i - 5] = known[i] or ''
   end
   return true
 end
