@@ -46,7 +46,7 @@ def request(self: t.Any) -> dict[str, t.Any]:
     # Celery takes what it does not know for headers of the sender; and notes two more defaults.
     names -= {"headers", "time_limit", "soft_time_limit"}
     return {
-        "request": {name: repr(getattr(self.request, name)) for name in names},
+        "request": {name: repr(getattr(self.request, name)) for name in sorted(names)},
         "limits": [self.request.time_limit, self.request.soft_time_limit],
         "children": self.request.children,
         "named": self.request.task,
