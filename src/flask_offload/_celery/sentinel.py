@@ -9,7 +9,7 @@ from celery.backends.redis import RedisBackend
 from kombu.transport import redis as kombu_redis
 from kombu.utils.url import maybe_sanitize_url
 
-from .._store import Primary, SentinelConnection, SentinelTLSConnection, connection_options
+from .._store import Primary, SentinelConnection, SentinelTLSConnection, connection_options, driver
 from .._store.sentinel import PORT, SentinelPool
 
 __all__ = ["SentinelChannel", "StoreConnections"]
@@ -48,11 +48,14 @@ class SentinelChannel(kombu_redis.Channel):  # type: ignore[misc]
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, t.Any]:
         sentinels = sentinels_of(self.connection.client)
-        if not sentinels:
-            return t.cast("dict[str, t.Any]", super()._connparams(asynchronous))
-        self.connection_class = SentinelConnection
-        self.connection_class_ssl = SentinelTLSConnection
+        if sentinels:
+            self.connection_class = SentinelConnection
+            self.connection_class_ssl = SentinelTLSConnection
         params: dict[str, t.Any] = super()._connparams(asynchronous)
+        if not params.keys() & {"lib_name", "lib_version"}:
+            params["driver_info"] = driver()
+        if not sentinels:
+            return params
         # The first sentinel, which stands in the URL for people to read.
         del params["host"], params["port"]
         params["connection_pool"] = Primary(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .address import connection_options
+from .address import connection_options, driver
 from .adoption import Adoption, Arrival, Entry, as_bytes
 from .checks import Fault, Health, examine
 from .connection import Deadline, StoreUnavailable
@@ -53,6 +53,7 @@ __all__ = [
     "acl",
     "as_bytes",
     "connection_options",
+    "driver",
     "examine",
     "overview",
     "safe_name",
