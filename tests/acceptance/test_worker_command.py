@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -23,10 +24,15 @@ if t.TYPE_CHECKING:
     from conftest import System
 
 HERE = Path(__file__).resolve().parents[1]
+#: A checkout that is not the installed one stays first.
+MORE_PATH = os.pathsep.join(["", *filter(None, [os.environ.get("PYTHONPATH")])])
 
 #: An app whose code the tests change: the one of ``sample``, with two tasks more.
 SHOP = """
+import gc, os, random, time, uuid
+
 import sample
+from flask_offload._celery.light import LightRequest
 
 app = sample.create_app()
 celery = app.extensions["offload"].celery
@@ -41,6 +47,19 @@ def version():
 @celery.task(name="shop.hold")
 def hold(megabytes):
     held.append(bytearray(b"x") * (megabytes * 1_000_000))
+
+
+@celery.task(name="shop.chance")
+def chance():
+    time.sleep(1)
+    return [os.getpid(), random.random(), str(uuid.uuid4())]
+
+
+@celery.task(name="shop.requests")
+def requests(collect):
+    found = sum(isinstance(o, LightRequest) for o in gc.get_objects())
+    gc.enable() if collect else gc.disable()
+    return found
 """
 
 
@@ -55,7 +74,7 @@ class Workers:
         self.process = servers.Process(
             sys.executable, "-m", "flask", "--app", "shop", "offload", "worker", *options,
             log=system.folder / "supervisor.log", cwd=HERE,
-            env={"PYTHONPATH": str(system.folder), **system.env},
+            env={"PYTHONPATH": f"{system.folder}{MORE_PATH}", **system.env},
         )  # fmt: skip
         system.workers.append(self.process)
 
@@ -271,11 +290,47 @@ def test_max_memory_replaces_a_process(start: t.Callable[..., Workers]) -> None:
     assert re.search(r"takes over from \d+, which uses \d+ MB \(--max-memory 250\)\.", workers.text)
 
 
-def test_start_that_fails_again_and_again_ends_it(start: t.Callable[..., Workers]) -> None:
+def test_start_that_fails_again_and_again_ends_it(
+    start: t.Callable[..., Workers], tmp_path: Path
+) -> None:
+    workers = start("--processes", "2", "--logfile", str(tmp_path / "missing" / "log"))
+    assert workers.process.popen.wait(30) == 1
+    assert "ended with exit code 1 before it was ready, as those before it." in workers.text
+
+
+def test_wrong_options_of_celery_are_told_once(start: t.Callable[..., Workers]) -> None:
     workers = start("--processes", "2", "--heartbeat-interval", "often")
     assert workers.process.popen.wait(30) == 2
-    assert "Invalid value for '--heartbeat-interval'" in workers.text
-    assert "ended with exit code 2 before it was ready, as those before it." in workers.text
+    assert workers.text.count("Invalid value for '--heartbeat-interval'") == 1
+    assert "ended with exit code" not in workers.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to tell who has a socket")
+def test_processes_share_neither_connections_nor_chance(start: t.Callable[..., Workers]) -> None:
+    workers = start("--processes", "2", ready=2)
+
+    def sockets(pid: int) -> set[str]:
+        links = (os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir())
+        return {link for link in links if link.startswith("socket:")}
+
+    one, two = map(sockets, workers.pids())
+    assert one and two
+    assert one.isdisjoint(two)
+    assert not sockets(workers.process.pid)
+    # Each runs one at a time, so that both take some.
+    told = [job.get(timeout=20) for job in [workers.run("shop.chance") for _ in range(4)]]
+    pids, numbers, ids = map(set, zip(*told, strict=True))
+    assert len(pids) == 2
+    assert len(numbers) == len(ids) == 4
+
+
+def test_a_job_that_is_over_leaves_no_garbage(start: t.Callable[..., Workers]) -> None:
+    workers = start("--processes", "1", ready=1)
+    workers.run("shop.requests", False).get(timeout=20)
+    for job in [workers.run("sample.add", n) for n in range(50)]:
+        job.get(timeout=20)
+    # Itself, and the one before it, which may be on its way to the server.
+    assert workers.run("shop.requests", True).get(timeout=20) <= 2
 
 
 def test_server_that_no_worker_may_use_is_told_once(

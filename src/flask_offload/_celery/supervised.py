@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import gc
+import copy
 import importlib
+import os
+import platform
 import signal
 import threading
 import typing as t
 
+import click
 from celery import signals
+from celery.bin.base import CLIContext
+from celery.bin.worker import HOSTNAME
+from celery.bin.worker import worker as worker_command
 from celery.utils.sysinfo import cpu_budget
 from celery.worker import state as worker_state
 from kombu.utils.imports import symbol_by_name
@@ -18,7 +24,7 @@ from .startup import check_server
 if t.TYPE_CHECKING:
     from .app import OffloadCelery
 
-__all__ = ["cpus", "preload", "serve"]
+__all__ = ["cpus", "preload", "read_options", "serve"]
 
 #: Seconds between two looks at how many jobs were done. A receiver of Celery's signals would
 #: count them at once, and would cost every job.
@@ -26,7 +32,7 @@ COUNT = 0.25
 
 #: What a worker imports as it starts; imported before the fork, it is in memory once.
 MODULES = """
-    billiard.pool celery.apps.worker celery.bin.celery celery.concurrency.thread
+    billiard.pool celery.apps.worker celery.concurrency.thread
     celery.events.state celery.worker.autoscale celery.worker.components celery.worker.consumer
     celery.worker.consumer.delayed_delivery celery.worker.control celery.worker.heartbeat
     celery.worker.loops celery.worker.pidbox celery.worker.strategy encodings.idna
@@ -55,16 +61,30 @@ def preload(app: OffloadCelery) -> None:
     # Made on first use, and kept.
     for part in ("amqp", "backend", "control", "events", "log", "Worker"):
         getattr(app, part)
+    platform.platform()  # for the banner; it starts a program to find out
     check_server(app)
     # No process may talk on a connection of another.
     app.store.connections.close()
-    # A collection in a child would write to each object that it shares with the others.
-    gc.freeze()
+
+
+def read_options(app: OffloadCelery, arguments: t.Sequence[str]) -> click.Context:
+    """Read the options of ``celery worker`` once for all processes.
+
+    Without Celery's main command: that loads all others, and a terminal interface for one of them.
+
+    :raises click.UsageError: They are wrong.
+    """
+    own = app.user_options
+    command = copy.copy(worker_command)
+    command.params = [*command.params, *own.get("worker", ()), *own.get("preload", ())]
+    about = CLIContext(app=app, no_color=bool(os.environ.get("NO_COLOR")), workdir=None)
+    context: click.Context = command.make_context("worker", list(arguments), obj=about)
+    return context
 
 
 def serve(
-    app: OffloadCelery,
-    arguments: t.Sequence[str],
+    options: click.Context,
+    name: str,
     *,
     ready: t.Callable[[], None],
     full: t.Callable[[], None],
@@ -72,15 +92,12 @@ def serve(
 ) -> int:
     """Run one worker to its end; the exit code.
 
-    :param arguments: Those of ``celery worker``.
+    :param options: As :func:`read_options` returns them.
+    :param name: Of the node.
     :param ready: Called each time it has connected, and takes jobs.
     :param full: Called once ``max_jobs`` have started. It goes on until it gets SIGTERM.
     """
-    workers: list[t.Any] = []
     started = threading.Event()
-
-    def on_init(instance: t.Any, **_: t.Any) -> None:
-        workers.append(instance)
 
     def on_ready(**_: t.Any) -> None:
         ready()
@@ -92,10 +109,14 @@ def serve(
         if max_jobs:
             threading.Thread(target=_count, args=(max_jobs, full), daemon=True).start()
 
-    signals.celeryd_init.connect(on_init, weak=False)
     signals.worker_ready.connect(on_ready, weak=False)
-    app.worker_main(["worker", *arguments])
-    return max((int(worker.exitcode or 0) for worker in workers), default=1)
+    options.params["hostname"] = HOSTNAME.convert(name, None, options)
+    try:
+        with options:
+            options.command.invoke(options)
+    except click.exceptions.Exit as end:
+        return int(end.exit_code or 0)
+    return 1  # it always exits
 
 
 def _count(limit: int, full: t.Callable[[], None]) -> None:

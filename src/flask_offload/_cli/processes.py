@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import typing as t
 
 import click
 
-from .._celery.supervised import cpus, preload, serve
+from .._celery.supervised import cpus, preload, read_options, serve
 from .process import FULL, READY, memory
 from .reload import is_trial
 from .supervisor import Supervisor
@@ -61,14 +62,15 @@ def supervise(
 
     def main(number: int, tell: t.Callable[[bytes], None]) -> int:
         return serve(
-            state.celery,
-            [*common, "-n", name.format(number)],
+            options,
+            name.format(number),
             ready=lambda: tell(READY),
             full=lambda: tell(FULL),
             max_jobs=jobs,
         )
 
     preload(state.celery)
+    options = read_options(state.celery, common)
     if is_trial():
         raise SystemExit(0)
     # All that the app has loaded is in the resident memory of each process.
@@ -81,8 +83,21 @@ def supervise(
             f"The app has started threads ({', '.join(strays)}) while it was loaded. They do not "
             "exist in the worker processes: start them in a task, or at Celery's worker_init."
         )
+    settle()
     supervisor = Supervisor(count, main, grace=state.settings.grace, max_memory=limit, say=_say)
     raise SystemExit(supervisor.run())
+
+
+def settle() -> None:
+    """Set what is in memory aside from garbage collection, before the forks.
+
+    A collection in a process would write to each object that it shares with the others.
+    """
+    gc.collect()
+    gc.freeze()
+    # Full collections wait until there is a quarter more than at the last one; by what is left
+    # now, and not by the app, so that a process never has much garbage.
+    gc.collect()
 
 
 def _say(line: str) -> None:

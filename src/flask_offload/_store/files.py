@@ -10,8 +10,6 @@ import typing as t
 import unicodedata
 from pathlib import Path
 
-import fsspec
-
 from ..exceptions import PayloadTooLarge
 
 __all__ = ["FileStore", "safe_name"]
@@ -51,6 +49,8 @@ class FileStore:
         # At the first use, so that an app which attaches nothing needs no credentials.
         connected = self._connected
         if connected is None:
+            import fsspec  # the same: most apps attach nothing
+
             connected = self._connected = fsspec.url_to_fs(self._url)
         return connected
 
