@@ -163,9 +163,11 @@ def huey(threads: int) -> list[str]:
 def celery(app: str, *arguments: str, level: str = "WARNING") -> list[str]:
     module = f"bench.peers.{app}"
     command = ["celery", "-A", f"{module}:celery" if app == "ours" else module, "worker"]
-    return [*command, f"--loglevel={level}", "--without-mingle", "--without-gossip", *arguments]
+    return [*command, f"--loglevel={level}", *ALONE, *arguments]
 
 
+#: Workers of Celery otherwise ask the others at their start, and then listen to their events.
+ALONE = ("--without-mingle", "--without-gossip")
 PREFORK, THREADS = ("-P", "prefork", "-c", "2"), ("-P", "threads", "-c", "8")
 SOLO = ("-P", "solo")
 
@@ -181,7 +183,7 @@ def ours_two_by_four() -> list[list[str]]:
     if os.environ.get("BENCH_PAIR") == "celery" or not {"--processes", "--threads"} <= known:
         return pair("ours", *TWO_BY_FOUR)
     command = ["flask", "--app", "bench.peers.ours", "offload", "worker", "--loglevel=WARNING"]
-    return [[*command, "--processes", "2", "--threads", "4"]]
+    return [[*command, *ALONE, "--processes", "2", "--threads", "4"]]
 
 
 TWO_BY_FOUR = ("-P", "threads", "-c", "4")
