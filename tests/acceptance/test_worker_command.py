@@ -314,7 +314,8 @@ def test_processes_share_neither_connections_nor_chance(start: t.Callable[..., W
         return {link for link in links if link.startswith("socket:")}
 
     one, two = map(sockets, workers.pids())
-    assert one and two
+    assert one
+    assert two
     assert one.isdisjoint(two)
     assert not sockets(workers.process.pid)
     # Each runs one at a time, so that both take some.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from flask import Flask
@@ -19,7 +20,7 @@ from werkzeug.serving import make_server
 import topologies
 from event_stream import stream
 from flask_offload import ConfigError, EnqueueError
-from flask_offload._store import examine
+from flask_offload._store import connection_options, driver, examine
 from servers import Valkey, free_port
 from servers import valkey as own_server
 from topologies import SentinelSetup, TLSServer, needs_redis
@@ -278,3 +279,20 @@ def test_a_server_that_is_too_old(make_system: MakeSystem, valkey: Valkey) -> No
         assert f"Error: Valkey {old} is too old." in worker.text
         assert "Mend: upgrade it to Valkey 7.2 or newer, or set OFFLOAD_URL" in worker.text
         assert "Traceback" not in worker.text
+
+
+def test_the_version_of_the_driver_is_looked_up_once(system: System, valkey: Valkey) -> None:
+    def told() -> set[tuple[str, str]]:
+        with valkey.client() as client:
+            found = client.client_list()
+        return {(line["lib-name"], line["lib-ver"]) for line in found}
+
+    app = system.app().extensions["offload"].celery
+    kwargs = app.store.connections._settings.connection_kwargs
+    with app.connection_for_read() as connection:
+        params = connection.default_channel._connparams()
+    assert params["driver_info"] is kwargs["driver_info"] is driver()
+    app.store.call("PING")
+    assert ("redis-py", redis.__version__) in told()
+    # Who names another in the URL means it.
+    assert "driver_info" not in connection_options("redis://host?lib_name=shop")
