@@ -9,12 +9,12 @@ so: the processes of a prefork pool end without a word.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
 import time
 import typing as t
+import weakref
 from logging.handlers import WatchedFileHandler
 
 __all__ = ["BatchedFile", "BatchedStream", "batch"]
@@ -31,66 +31,134 @@ def batch() -> None:
     _batching.set()
 
 
+class _Target:
+    """Where lines go, and those that wait: one for all handlers that write there, so that the
+    lines of one do not overtake those of another.
+
+    :param place: The name of a file, or a stream.
+    """
+
+    _all: t.ClassVar[weakref.WeakValueDictionary[t.Any, _Target]] = weakref.WeakValueDictionary()
+
+    def __init__(self, place: t.Any) -> None:
+        self.place = place  # Kept, so that no other has its id.
+        self.lines: list[str] = []
+        #: Of those that write. To add a line takes no lock: a writer waits for the interpreter
+        #: while it has this one, and with it would all threads that have something to say.
+        self.lock = threading.RLock()
+        self._written_at = 0.0
+        self._wanted = threading.Event()
+        self._writer: threading.Thread | None = None
+
+    @classmethod
+    def of(cls, place: t.Any) -> _Target:
+        """The one of a place."""
+        return cls._all.setdefault(place if isinstance(place, str) else id(place), cls(place))
+
+    def write(self, put: t.Callable[[str], None]) -> None:
+        """Write what waits."""
+        with self.lock:
+            self._written_at = time.monotonic()
+            count = len(self.lines)
+            try:
+                if count:
+                    put("".join(self.lines[:count]))
+            finally:
+                # Of this very list, as others add to it meanwhile.
+                del self.lines[:count]
+
+    def write_soon(self, handler: _Batched, record: logging.LogRecord) -> None:
+        """Write what waits, with what comes after it, unless the last time was a while ago."""
+        if self._wanted.is_set():
+            return
+        if time.monotonic() - self._written_at > MOMENT and self.lock.acquire(blocking=False):
+            try:
+                return handler.write()
+            finally:
+                self.lock.release()
+        self._last = handler, record
+        if self._writer is None:
+            with self.lock:
+                if self._writer is None:
+                    run = threading.Thread(target=self._run, name="offload-log", daemon=True)
+                    run.start()
+                    self._writer = run
+        self._wanted.set()
+
+    def _run(self) -> None:
+        wanted = self._wanted
+        while True:
+            wanted.wait()
+            time.sleep(MOMENT)
+            # First this: who adds a line too late for the look sees that nobody wants one.
+            wanted.clear()
+            handler, record = self._last
+            try:
+                handler.write()
+            except Exception:
+                handler.handleError(record)
+
+    def forked(self) -> None:
+        """Forget what is the parent's: the thread, and the lines."""
+        self.lines.clear()
+        self._wanted, self._writer = threading.Event(), None
+
+    @classmethod
+    def all_forked(cls) -> None:
+        for target in list(cls._all.values()):
+            target.forked()
+
+
+os.register_at_fork(after_in_child=_Target.all_forked)
+
+
 class _Batched(logging.StreamHandler[t.Any]):
     """A handler whose lines wait for each other for a moment."""
 
-    def _prepare(self) -> None:
-        self._lines: list[str] = []
-        self._written_at = 0.0
-        self._ready = threading.Event()
-        self._writer: threading.Thread | None = None
-        os.register_at_fork(after_in_child=self._forked)
-        atexit.register(self.flush)
+    _target: _Target
+    _ended = False
 
-    def _forked(self) -> None:
-        # The thread is the parent's, and so are the lines.
-        self._lines, self._writer, self._ready = [], None, threading.Event()
+    def _aim(self, place: t.Any) -> None:
+        self._target = _Target.of(place)
+        self.lock = self._target.lock
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without the lock, which is for those that write."""
+        verdict: t.Any = self.filter(record)
+        if verdict:
+            self.emit(verdict if isinstance(verdict, logging.LogRecord) else record)
+        return bool(verdict)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self.format(record) + self.terminator
-            # The caller holds the lock of this handler.
-            self._lines.append(line)
-            now = time.monotonic()
-            urgent = record.levelno >= logging.WARNING or not _batching.is_set()
-            if urgent or now - self._written_at > MOMENT:
-                self._written_at = now
-                self._write()
-            elif len(self._lines) == 1:
-                self._write_soon()
+            target = self._target
+            target.lines.append(self.format(record) + self.terminator)
+            if record.levelno >= logging.WARNING or self._ended or not _batching.is_set():
+                self.write()
+            else:
+                target.write_soon(self, record)
         except Exception:
             self.handleError(record)
 
-    def _write_soon(self) -> None:
-        if self._writer is None:
-            self._writer = threading.Thread(target=self._run, name="offload-log", daemon=True)
-            self._writer.start()
-        self._ready.set()
+    def write(self) -> None:
+        """Write what waits, of all handlers of this place."""
+        self._target.write(self._put)
 
-    def _run(self) -> None:
-        ready = self._ready
-        while True:
-            ready.wait()
-            ready.clear()
-            time.sleep(MOMENT)
-            self.flush()
-
-    def _write(self) -> None:
-        lines, self._lines = self._lines, []
-        if lines and self.stream is not None:
-            self.stream.write("".join(lines))
-            self.stream.flush()
+    def _put(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
-        self.acquire()
+        """Write what waits; for who ends."""
         try:
-            self._written_at = time.monotonic()
-            self._write()
+            self.write()
         except (OSError, ValueError):
             pass  # It was closed, with nobody left to tell.
-        finally:
-            self.release()
+
+    def close(self) -> None:
+        # Whoever writes what waits may have ended, too.
+        self._ended = True
+        super().close()
 
 
 class BatchedStream(_Batched):
@@ -98,7 +166,12 @@ class BatchedStream(_Batched):
 
     def __init__(self, stream: t.Any) -> None:
         super().__init__(stream)
-        self._prepare()
+        self._aim(stream)
+
+    def setStream(self, stream: t.Any) -> t.Any:
+        before = super().setStream(stream)
+        self._aim(self.stream)
+        return before
 
 
 class BatchedFile(_Batched, WatchedFileHandler):
@@ -106,8 +179,10 @@ class BatchedFile(_Batched, WatchedFileHandler):
 
     def __init__(self, path: str) -> None:
         WatchedFileHandler.__init__(self, path, encoding="utf-8")
-        self._prepare()
+        self._aim(self.baseFilename)
 
-    def _write(self) -> None:
+    def _put(self, text: str) -> None:
         self.reopenIfNeeded()
-        super()._write()
+        if self.stream is None:
+            self.stream = self._open()
+        super()._put(text)
