@@ -316,6 +316,12 @@ def mask(text: str, secrets: t.Iterable[str]) -> str:
 class MaskSecrets(logging.Filter):
     """Keeps the values of sensitive arguments out of what Celery writes about a job."""
 
+    @staticmethod
+    def wanted() -> bool:
+        """Whether a record of this moment would not pass as it is."""
+        job = running_job()
+        return job is not None and job.has_secrets
+
     def filter(self, record: logging.LogRecord) -> bool:
         job = running_job()
         if job is not None and job.has_secrets:

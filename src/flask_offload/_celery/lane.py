@@ -27,7 +27,7 @@ from celery.concurrency import solo, thread
 from celery.worker import state as worker_state
 
 from .._store import Delivery, StoreUnavailable
-from . import logfile, short
+from . import logfile, ownlines, short
 from .costs import Costs
 from .light import LightRequest, Unfit, _current
 from .message import Message
@@ -77,6 +77,7 @@ class Lane:
         engine.commits.watch = self._give_back_stuck
         atexit.register(self.end)
         logfile.batch()
+        ownlines.shorten()
         _lanes.add(self)
 
     @property

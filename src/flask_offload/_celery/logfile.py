@@ -17,13 +17,15 @@ import typing as t
 import weakref
 from logging.handlers import WatchedFileHandler
 
-__all__ = ["BatchedFile", "BatchedStream", "batch"]
+__all__ = ["Batched", "BatchedFile", "BatchedStream", "batch", "batching"]
 
 #: Seconds for which lines wait for each other.
 MOMENT = 0.02
 
 _batching = threading.Event()
 os.register_at_fork(after_in_child=_batching.clear)
+#: Whether lines of this process are written several at a time.
+batching = _batching.is_set
 
 
 def batch() -> None:
@@ -67,7 +69,7 @@ class _Target:
                 # Of this very list, as others add to it meanwhile.
                 del self.lines[:count]
 
-    def write_soon(self, handler: _Batched, record: logging.LogRecord) -> None:
+    def write_soon(self, handler: Batched) -> None:
         """Write what waits, with what comes after it, unless the last time was a while ago."""
         if self._wanted.is_set():
             return
@@ -76,7 +78,7 @@ class _Target:
                 return handler.write()
             finally:
                 self.lock.release()
-        self._last = handler, record
+        self._last = handler
         if self._writer is None:
             with self.lock:
                 if self._writer is None:
@@ -92,11 +94,11 @@ class _Target:
             time.sleep(MOMENT)
             # First this: who adds a line too late for the look sees that nobody wants one.
             wanted.clear()
-            handler, record = self._last
+            handler = self._last
             try:
                 handler.write()
             except Exception:
-                handler.handleError(record)
+                handler.handleError(logging.makeLogRecord({"msg": "Lines were not written."}))
 
     def forked(self) -> None:
         """Forget what is the parent's: the thread, and the lines."""
@@ -112,7 +114,7 @@ class _Target:
 os.register_at_fork(after_in_child=_Target.all_forked)
 
 
-class _Batched(logging.StreamHandler[t.Any]):
+class Batched(logging.StreamHandler[t.Any]):
     """A handler whose lines wait for each other for a moment."""
 
     _target: _Target
@@ -131,14 +133,17 @@ class _Batched(logging.StreamHandler[t.Any]):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            target = self._target
-            target.lines.append(self.format(record) + self.terminator)
-            if record.levelno >= logging.WARNING or self._ended or not _batching.is_set():
-                self.write()
-            else:
-                target.write_soon(self, record)
+            self.add(self.format(record), urgent=record.levelno >= logging.WARNING)
         except Exception:
             self.handleError(record)
+
+    def add(self, line: str, *, urgent: bool = False) -> None:
+        """Have a line written, soon or at once."""
+        self._target.lines.append(line + self.terminator)
+        if urgent or self._ended or not batching():
+            self.write()
+        else:
+            self._target.write_soon(self)
 
     def write(self) -> None:
         """Write what waits, of all handlers of this place."""
@@ -161,7 +166,7 @@ class _Batched(logging.StreamHandler[t.Any]):
         super().close()
 
 
-class BatchedStream(_Batched):
+class BatchedStream(Batched):
     """To a stream that is open."""
 
     def __init__(self, stream: t.Any) -> None:
@@ -174,7 +179,7 @@ class BatchedStream(_Batched):
         return before
 
 
-class BatchedFile(_Batched, WatchedFileHandler):
+class BatchedFile(Batched, WatchedFileHandler):
     """To a file, which may be moved away (logrotate)."""
 
     def __init__(self, path: str) -> None:
