@@ -15,6 +15,7 @@ import threading
 import time
 import typing as t
 import weakref
+from contextlib import suppress
 from logging.handlers import WatchedFileHandler
 
 __all__ = ["Batched", "BatchedFile", "BatchedStream", "batch", "batching"]
@@ -47,7 +48,7 @@ class _Target:
         self.lines: list[str] = []
         #: Of those that write. To add a line takes no lock: a writer waits for the interpreter
         #: while it has this one, and with it would all threads that have something to say.
-        self.lock = threading.RLock()
+        self.lock: t.Any = threading.RLock()
         self._written_at = 0.0
         self._wanted = threading.Event()
         self._writer: threading.Thread | None = None
@@ -75,17 +76,21 @@ class _Target:
             return
         if time.monotonic() - self._written_at > MOMENT and self.lock.acquire(blocking=False):
             try:
-                return handler.write()
+                handler.write()
             finally:
                 self.lock.release()
+            return
         self._last = handler
         if self._writer is None:
-            with self.lock:
-                if self._writer is None:
-                    run = threading.Thread(target=self._run, name="offload-log", daemon=True)
-                    run.start()
-                    self._writer = run
+            self._start()
         self._wanted.set()
+
+    def _start(self) -> None:
+        with self.lock:
+            if self._writer is None:
+                writer = threading.Thread(target=self._run, name="offload-log", daemon=True)
+                writer.start()
+                self._writer = writer
 
     def _run(self) -> None:
         wanted = self._wanted
@@ -98,7 +103,7 @@ class _Target:
             try:
                 handler.write()
             except Exception:
-                handler.handleError(logging.makeLogRecord({"msg": "Lines were not written."}))
+                handler.handleError(_unwritten())
 
     def forked(self) -> None:
         """Forget what is the parent's: the thread, and the lines."""
@@ -112,6 +117,11 @@ class _Target:
 
 
 os.register_at_fork(after_in_child=_Target.all_forked)
+
+
+def _unwritten() -> logging.LogRecord:
+    """For who tells of an error, where there is no record."""
+    return logging.makeLogRecord({"msg": "Log lines were not written."})
 
 
 class Batched(logging.StreamHandler[t.Any]):
@@ -133,17 +143,26 @@ class Batched(logging.StreamHandler[t.Any]):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.add(self.format(record), urgent=record.levelno >= logging.WARNING)
+            line = self.format(record)
         except Exception:
             self.handleError(record)
-
-    def add(self, line: str, *, urgent: bool = False) -> None:
-        """Have a line written, soon or at once."""
-        self._target.lines.append(line + self.terminator)
-        if urgent or self._ended or not batching():
-            self.write()
         else:
-            self._target.write_soon(self)
+            self.add(line, record)
+
+    def add(self, line: str, record: logging.LogRecord | None = None) -> None:
+        """Have a line written, soon or at once.
+
+        :param record: Its record, if it has one.
+        """
+        urgent = record is not None and record.levelno >= logging.WARNING
+        try:
+            self._target.lines.append(line + self.terminator)
+            if urgent or self._ended or not batching():
+                self.write()
+            else:
+                self._target.write_soon(self)
+        except Exception:
+            self.handleError(record or _unwritten())
 
     def write(self) -> None:
         """Write what waits, of all handlers of this place."""
@@ -155,10 +174,8 @@ class Batched(logging.StreamHandler[t.Any]):
 
     def flush(self) -> None:
         """Write what waits; for who ends."""
-        try:
+        with suppress(OSError, ValueError):  # It was closed, with nobody left to tell.
             self.write()
-        except (OSError, ValueError):
-            pass  # It was closed, with nobody left to tell.
 
     def close(self) -> None:
         # Whoever writes what waits may have ended, too.
@@ -173,7 +190,7 @@ class BatchedStream(Batched):
         super().__init__(stream)
         self._aim(stream)
 
-    def setStream(self, stream: t.Any) -> t.Any:
+    def setStream(self, stream: t.Any) -> t.Any:  # noqa: N802
         before = super().setStream(stream)
         self._aim(self.stream)
         return before

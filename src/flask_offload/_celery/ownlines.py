@@ -115,12 +115,13 @@ class _Way:
     def _is_plain(self) -> bool:
         """Whether a line goes to one handler of Celery's, as text, and nowhere else."""
         logger = self._chain[0]
-        if len(self._handlers) != 1 or any(type(each) is not MaskSecrets for each in logger.filters):
+        others = [each for each in logger.filters if type(each) is not MaskSecrets]
+        if others or len(self._handlers) != 1:
             return False
         handler, level = self._handlers[0], logging.getLevelName(logging.INFO)
         if type(handler) not in (BatchedFile, BatchedStream) or handler.filters:
             return False
-        formatter = handler.formatter
+        formatter: t.Any = handler.formatter
         if type(formatter) is not ColorFormatter or formatter.colors.get(level):
             return False
         style = formatter._style
@@ -140,7 +141,7 @@ class _Way:
         self._milliseconds = None if formatter.datefmt else formatter.default_msec_format
         self._format = style._fmt
         try:
-            self._format % self._values
+            _ = self._format % self._values
         except Exception:
             return False  # It tells more of its record.
         return True
