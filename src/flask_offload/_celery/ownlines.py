@@ -88,10 +88,14 @@ class _Way:
         """All that decides whether a line may take the short way, and may change at any time."""
         seen: list[t.Any] = []
         for logger in self._chain:
-            seen += logger.propagate, logger.parent, *logger.handlers
+            seen.append(logger.propagate)
+            seen.append(logger.parent)
+            seen += logger.handlers
         seen += self._chain[0].filters
         for handler in self._handlers:
-            seen += handler.level, handler.formatter, *handler.filters
+            seen.append(handler.level)
+            seen.append(handler.formatter)
+            seen += handler.filters
         return seen
 
     def line(self, msg: object, context: t.Any, extra: t.Any, now: float) -> str | None:
@@ -102,10 +106,8 @@ class _Way:
             return None
         values = self._values.copy()
         if self._milliseconds:
-            values["asctime"] = self._milliseconds % (
-                values["asctime"],
-                int((now - self.second) * 1000),
-            )
+            since = int((now - self.second) * 1000)
+            values["asctime"] = self._milliseconds % (values["asctime"], since)
         try:
             values["message"] = str(msg) % context
             return self._format % values
