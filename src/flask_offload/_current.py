@@ -284,6 +284,9 @@ class Running(t.Protocol):
     @property
     def job(self) -> RunningJob: ...
 
+    @property
+    def has_secrets(self) -> bool: ...
+
 
 _nothing = CurrentJob()
 _current: ContextVar[Running | None] = ContextVar("offload_job", default=None)
@@ -319,12 +322,12 @@ class MaskSecrets(logging.Filter):
     @staticmethod
     def wanted() -> bool:
         """Whether a record of this moment would not pass as it is."""
-        job = running_job()
-        return job is not None and job.has_secrets
+        running = _current.get()
+        return running is not None and running.has_secrets
 
     def filter(self, record: logging.LogRecord) -> bool:
-        job = running_job()
-        if job is not None and job.has_secrets:
+        job = running_job() if self.wanted() else None
+        if job is not None:
             record.msg, record.args = job.mask(record.getMessage()), None
             if record.exc_info:
                 text = logging.Formatter().formatException(record.exc_info)

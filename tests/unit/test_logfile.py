@@ -15,6 +15,7 @@ import pytest
 from celery.app import trace
 from celery.app.log import TaskFormatter
 from celery.utils.log import ColorFormatter
+from celery.utils.saferepr import saferepr
 
 from flask_offload._celery import logfile, ownlines
 from flask_offload._current import MaskSecrets
@@ -311,3 +312,11 @@ def test_a_stream_may_be_exchanged() -> None:
     one.flush()
     two.flush()
     assert (first.getvalue(), second.getvalue()) == ("a\nb\nd\n", "c\n")
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 0, -7, 10**80, 0.1, 1e300, float("nan"), "it's", ["a", 1], 2j]
+)
+@pytest.mark.parametrize("limit", [None, 1024, 40, 3, 1])
+def test_a_result_is_shown_as_by_celery(value: t.Any, limit: int | None) -> None:
+    assert ownlines.shown(value, limit) == saferepr(value, limit)

@@ -21,9 +21,9 @@ from celery.canvas import maybe_signature
 from celery.exceptions import Ignore, Reject, Retry
 from celery.loaders.base import BaseLoader
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY
-from celery.utils.saferepr import saferepr
 
 from .backend import OffloadBackend
+from .ownlines import shown
 from .task import OffloadTask
 from .tracing import Run
 
@@ -141,7 +141,7 @@ def _outcome(light: LightRequest, task: t.Any, context: Context, opened: Run | N
         return 1, result, 0.0
     took = time.monotonic() - began
     told = trace.logger.isEnabledFor(logging.INFO)
-    text = saferepr(value, task.resultrepr_maxsize) if told or light.tells else ""
+    text = shown(value, task.resultrepr_maxsize) if told or light.tells else ""
     if told:
         trace.info(
             trace.LOG_SUCCESS,

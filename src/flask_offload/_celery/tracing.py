@@ -98,6 +98,11 @@ class Run:
                 self._job = self._job or self._make_job()
         return self._job
 
+    @property
+    def has_secrets(self) -> bool:
+        """Whether it was given values that nobody may read; most have no need of the job for it."""
+        return bool(self.task.sensitive) and self.job.has_secrets
+
     def _make_job(self) -> RunningJob:
         task, request, app = self.task, self._request, self._app
         owners, locale, request_id, root_id = self._origin or ("", "", "", "")
