@@ -115,7 +115,9 @@ def _run(light: LightRequest, task: t.Any) -> Outcome:
 
 def _outcome(light: LightRequest, task: t.Any, context: Context, opened: Run | None) -> Outcome:
     began = time.monotonic()
-    info = None
+    info: trace.TraceInfo | None = None
+    result: t.Any = None
+    value: t.Any = None
     try:
         # Celery, too, calls a task of its own class by its body.
         value = (task.run if opened is None else task)(*light.args, **light.kwargs)
