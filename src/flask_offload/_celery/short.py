@@ -115,7 +115,7 @@ def _run(light: LightRequest, task: t.Any) -> Outcome:
 
 def _outcome(light: LightRequest, task: t.Any, context: Context, opened: Run | None) -> Outcome:
     began = time.monotonic()
-    info: trace.TraceInfo | None = None
+    info: t.Any = None
     result: t.Any = None
     value: t.Any = None
     try:
