@@ -148,11 +148,19 @@ class Client:
         self._popen.kill()
         self._popen.wait()
 
-    def go(self, timeout: float = 120) -> t.Any:
-        """Do it; the outcome."""
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def begin(self) -> None:
+        """Have it do its work."""
         assert self._popen.stdin
         self._popen.stdin.write("\n")
         self._popen.stdin.flush()
+
+    def go(self, timeout: float = 120) -> t.Any:
+        """Do it; the outcome."""
+        self.begin()
         return self._answer(timeout)
 
     def _answer(self, timeout: float) -> t.Any:
