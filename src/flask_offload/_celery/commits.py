@@ -60,11 +60,15 @@ class Commits:
     def start_soon(self, start: Start) -> None:
         """Tell the start of a job, unless it is over by then."""
         self._starts.append((time.monotonic() + SOON, start))
+        self.look()
+
+    def look(self) -> None:
+        """Call :attr:`watch` in a moment."""
         if self._asleep or self._thread is None:
             with self._ready:
                 self._wake()
 
-    def flush(self, timeout: float) -> bool:
+    def flush(self, timeout: float | None) -> bool:
         """Wait until all ends are told; false if that took too long."""
         with self._ready:
             return self._ready.wait_for(lambda: not self._ends and not self._sending, timeout)
@@ -95,15 +99,21 @@ class Commits:
             watching = self.watch()
 
     def _commit(self, group: list[Finished]) -> None:
+        self.settle(group)
+        with self._ready:
+            self._sending = False
+            self._ready.notify_all()
+
+    def settle(self, group: list[Finished]) -> None:
+        """Tell the ends of some jobs, in the thread of the caller."""
+        if not group:
+            return
         answers = self._store_all(group)
         if answers is None:
             # One of them is in the way of all.
             answers = [(self._store_all([end]) or [0])[0] for end in group]
         for end, answer in zip(group, answers, strict=True):
             self._over(end, answer)
-        with self._ready:
-            self._sending = False
-            self._ready.notify_all()
 
     def _store_all(self, group: list[Finished]) -> list[int] | None:
         """What the server answers, once it is there; ``None`` if it refuses for good."""

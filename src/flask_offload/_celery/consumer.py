@@ -28,6 +28,8 @@ class OffloadConsumer(Consumer):  # type: ignore[misc]
     def on_close(self) -> None:
         if self.app.engine is not None:
             self.app.engine.abandon(not_to_start())
+            if self.app.engine.lane is not None:
+                self.app.engine.lane.disconnected()
         super().on_close()
 
     def on_unknown_task(self, body: t.Any, message: t.Any, exc: Exception) -> None:

@@ -58,6 +58,10 @@ class Lane:
     :param consumer: Celery's, for its pool, its limits and its events.
     """
 
+    request: type[LightRequest] = LightRequest
+    #: Whether the event loop does the work of the lane, not a thread.
+    in_loop = False
+
     def __init__(self, engine: Engine, consumer: t.Any) -> None:
         self._engine = engine
         self._consumer = consumer
@@ -76,8 +80,6 @@ class Lane:
         self.stopped = False
         engine.commits.watch = self._give_back_stuck
         atexit.register(self.end)
-        logfile.batch()
-        ownlines.shorten()
         _lanes.add(self)
 
     @property
@@ -109,7 +111,7 @@ class Lane:
             if found is None or self.stopped or not self._costs.fits(found.task):
                 return False
             task = consumer.app.tasks[found.task]
-            light = LightRequest(self._engine, delivery, found, task, consumer)
+            light = self.request(self._engine, delivery, found, task, consumer)
         except (Unfit, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return False
         name = found.task
@@ -283,6 +285,12 @@ class Lane:
                 with suppress(StoreUnavailable):  # its lease will run out
                     self._engine.release(light.tag, forgive=True)
 
+    def disconnected(self) -> None:
+        """The connection of the event loop is lost. What runs here goes on."""
+
+    def leave(self) -> None:
+        """The worker stops, and its pool is next."""
+
     def stop(self) -> None:
         """Take no more. What runs goes on, and the little that waits behind it is still done."""
         self.stopped = True
@@ -302,6 +310,8 @@ def _open(sender: t.Any, **_: t.Any) -> None:
     """Give a worker its lane, if its pool runs jobs in the worker's own process."""
     engine: Engine | None = getattr(sender.task_consumer.channel, "engine", None)
     if engine is not None and isinstance(sender.pool, thread.TaskPool | solo.TaskPool):
+        logfile.batch()
+        ownlines.shorten()
         engine.lane = Lane(engine, sender)
 
 

@@ -19,6 +19,7 @@ from kombu.utils.json import loads
 from redis.exceptions import OutOfMemoryError
 
 from .._store import StoreUnavailable
+from . import prefork as prefork
 from . import stock
 from .engine import Engine
 from .lane import Lane
@@ -60,7 +61,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         if self._is_ours(delivery_tag):
             self._settle(delivery_tag, self.channel.engine.ack)
             lane, engine = self.channel.lane, self.channel.engine
-            if lane is not None:
+            if lane is not None and not lane.in_loop:
                 engine.wake()
             elif engine.more:
                 # There was more than this worker had room for: no need to wait for a marker.

@@ -171,6 +171,8 @@ class Grace(bootsteps.StartStopStep):  # type: ignore[misc]
         if engine is None:
             return
         engine.stopping = True
+        if engine.lane is not None:
+            engine.lane.leave()
         for tag in not_to_start():
             with suppress(StoreUnavailable):
                 engine.release(tag, forgive=True)

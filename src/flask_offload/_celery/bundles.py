@@ -1,0 +1,190 @@
+"""Bundles: several quick jobs that a process of a prefork pool is given at once.
+
+Each message between the processes of a pool costs more than a quick job does. What is in a bundle
+is not lost to others: a process takes a ticket for each job before it starts it, and whoever has
+the tickets that are left has the jobs that are left. So the worker can take back what waits behind
+a job that turned out slow, and knows afterwards which of them have begun.
+
+What comes of the jobs goes to the server in one round trip, at the end of the bundle or after a
+moment.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+import typing as t
+
+from billiard.einfo import ExceptionInfo
+from billiard.pool import MaybeEncodingError
+from celery import signals
+from celery.app import trace
+
+from .commits import SOON, Commits
+from .light import _current
+
+if t.TYPE_CHECKING:
+    from .._store import Finished
+
+__all__ = ["RAISED", "Job", "Outcome", "Tickets", "run", "slots"]
+
+#: A job as it travels: the name of its task, its id and its request.
+Job = tuple[str, str, dict[str, t.Any]]
+#: What came of it: whether it failed, as Celery's tracer tells it or :data:`RAISED`; what Celery
+#: has of its result; how long its body took; whether its end was told, and how long it all took.
+Outcome = tuple[int, t.Any, float | None, bool, float]
+#: The tracer itself ended with an exception, as for a rejected message.
+RAISED = 2
+
+
+class Tickets:
+    """The right to start the jobs of one bundle, one after the other.
+
+    It is a counter in the kernel: two processes cannot take the same ticket, and one that is killed
+    leaves nothing locked. It must be there before the processes are.
+    """
+
+    def __init__(self) -> None:
+        self._counter = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK)
+
+    def issue(self, count: int) -> None:
+        """Make the tickets of a bundle, once the one before is over."""
+        self.withdraw()
+        os.eventfd_write(self._counter, count)
+
+    def take(self) -> bool:
+        """Take one; false if none is left."""
+        try:
+            os.eventfd_read(self._counter)
+        except BlockingIOError:
+            return False
+        return True
+
+    def withdraw(self) -> int:
+        """Take all that are left; how many there were."""
+        count = 0
+        while self.take():
+            count += 1
+        return count
+
+
+#: By the numbers that bundles name. Processes that are forked later have them, too.
+slots: list[Tickets] = []
+
+
+@signals.worker_before_create_process.connect(weak=False)
+def _make_slots(sender: t.Any, **_: t.Any) -> None:
+    # Where a system has no such counters, and for processes that a pool grows by later, a bundle
+    # is one job.
+    if not slots and hasattr(os, "eventfd"):
+        slots.extend(Tickets() for _ in range(max(8, 2 * sender._processes)))
+
+
+class _Ends:
+    """The ends of the jobs of a bundle, until they are told together."""
+
+    def __init__(self, commits: Commits) -> None:
+        self._commits = commits
+        self._held: list[Finished] = []
+        self._since = 0.0
+        self._lock = threading.Lock()
+        commits.watch = self._look
+
+    def add(self, end: Finished) -> None:
+        with self._lock:
+            if not self._held:
+                self._since = time.monotonic()
+            self._held.append(end)
+        self._commits.look()
+
+    def tell(self) -> None:
+        """Tell all, and wait for the answers."""
+        self._commits.settle(self._take())
+        self._commits.flush(None)
+
+    def _take(self) -> list[Finished]:
+        with self._lock:
+            held, self._held = self._held, []
+        return held
+
+    def _look(self) -> bool:
+        # The job after them may take long. In the thread of the commits.
+        if self._held and time.monotonic() - self._since > SOON:
+            for end in self._take():
+                self._commits.finish(end)
+        return bool(self._held)
+
+
+class _Bundled:
+    """What the backend knows of a job that is one of several; see :class:`.LightRequest`."""
+
+    def __init__(self, job_id: str, request: dict[str, t.Any], ends: _Ends) -> None:
+        self.id, self.request_dict = job_id, request
+        self.ended = False
+        self._ends = ends
+        self._began = time.monotonic()
+
+    @property
+    def ran(self) -> float:
+        return time.monotonic() - self._began
+
+    def end(self, end: Finished) -> None:
+        self.ended = True
+        self._ends.add(end)
+
+
+_ends: dict[int, _Ends] = {}
+
+
+def run(slot: int | None, jobs: list[Job]) -> list[Outcome]:
+    """Run a bundle, in a process of the pool.
+
+    :return: What came of those that it started.
+    """
+    if slot is None:
+        (job,) = jobs
+        began = time.monotonic()
+        return [(*_trace(job), False, time.monotonic() - began)]
+    commits = _task(jobs[0]).app.engine.commits
+    ends = _ends.get(id(commits)) or _ends.setdefault(id(commits), _Ends(commits))
+    outcomes = []
+    try:
+        for job in jobs:
+            if not slots[slot].take():
+                break
+            outcomes.append(_run_one(job, ends))
+    finally:
+        ends.tell()
+    return outcomes
+
+
+def _run_one(job: Job, ends: _Ends) -> Outcome:
+    bundled = _Bundled(job[1], job[2], ends)
+    token = _current.set(t.cast("t.Any", bundled))
+    try:
+        outcome = _trace(job)
+        if outcome[0]:
+            pickle.dumps(outcome)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        # As the pool says it, of this job only.
+        wrapped = MaybeEncodingError(error, outcome[1])
+        outcome = (RAISED, ExceptionInfo((MaybeEncodingError, wrapped, error.__traceback__)), None)
+    except Exception:
+        outcome = (RAISED, ExceptionInfo(), None)
+    finally:
+        _current.reset(token)
+    return (*outcome, bundled.ended, bundled.ran)
+
+
+def _task(job: Job) -> t.Any:
+    return trace._localized[0][job[0]]
+
+
+def _trace(job: Job) -> tuple[int, t.Any, float | None]:
+    _, job_id, request = job
+    result, info, runtime, text = _task(job).__trace__(
+        job_id, request["args"], request["kwargs"], request
+    )
+    return (1, result, runtime) if info else (0, text, runtime)
