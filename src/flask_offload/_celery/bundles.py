@@ -33,7 +33,9 @@ __all__ = ["RAISED", "Job", "Outcome", "Tickets", "run", "slots"]
 #: A job as it travels: the name of its task, its id and its request.
 Job = tuple[str, str, dict[str, t.Any]]
 #: What came of it: whether it failed, as Celery's tracer tells it or :data:`RAISED`; what Celery
-#: has of its result; how long its body took; whether its end was told, and how long it all took.
+#: has of its result, and how long its body took.
+Traced = tuple[int, t.Any, float | None]
+#: The same, whether its end was told, and how long it all took.
 Outcome = tuple[int, t.Any, float | None, bool, float]
 #: The tracer itself ended with an exception, as for a rejected message.
 RAISED = 2
@@ -164,25 +166,31 @@ def _run_one(job: Job, ends: _Ends) -> Outcome:
     bundled = _Bundled(job[1], job[2], ends)
     token = _current.set(t.cast("t.Any", bundled))
     try:
-        outcome = _trace(job)
-        if outcome[0]:
-            pickle.dumps(outcome)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        # As the pool says it, of this job only.
-        wrapped = MaybeEncodingError(error, outcome[1])
-        outcome = (RAISED, ExceptionInfo((MaybeEncodingError, wrapped, error.__traceback__)), None)
+        failed, value, runtime = _portable(_trace(job))
     except Exception:
-        outcome = (RAISED, ExceptionInfo(), None)
+        failed, value, runtime = RAISED, ExceptionInfo(), None
     finally:
         _current.reset(token)
-    return (*outcome, bundled.ended, bundled.ran)
+    return failed, value, runtime, bundled.ended, bundled.ran
+
+
+def _portable(outcome: Traced) -> Traced:
+    """What the pool says where an error cannot be sent: of this job, not of the whole bundle."""
+    if outcome[0]:
+        try:
+            pickle.dumps(outcome)
+        except Exception as error:
+            wrapped = MaybeEncodingError(error, outcome[1])
+            reason = (MaybeEncodingError, wrapped, error.__traceback__)
+            return RAISED, ExceptionInfo(reason), None
+    return outcome
 
 
 def _task(job: Job) -> t.Any:
     return trace._localized[0][job[0]]
 
 
-def _trace(job: Job) -> tuple[int, t.Any, float | None]:
+def _trace(job: Job) -> Traced:
     _, job_id, request = job
     result, info, runtime, text = _task(job).__trace__(
         job_id, request["args"], request["kwargs"], request

@@ -125,10 +125,13 @@ class Engine(Intake):
                 return
         self.store.ack(job_id, fence)
 
-    def release(self, tag: str, *, forgive: bool = False, in_pool: bool = False) -> None:
-        """Give a job back; with ``in_pool``, not to be taken into a lane again."""
+    def release(self, tag: str, *, forgive: bool = False, in_pool: bool = False) -> bool:
+        """Give a job back; with ``in_pool``, not to be taken into a lane again.
+
+        :return: False if it was over already, or lost.
+        """
         job_id, fence = self._drop(tag)
-        self.store.release(job_id, fence, forgive=forgive, in_pool=in_pool)
+        return bool(self.store.release(job_id, fence, forgive=forgive, in_pool=in_pool))
 
     def abandon(self, tags: t.Iterable[str]) -> None:
         """Give jobs back as soon as the server is there; for who cannot wait for it."""

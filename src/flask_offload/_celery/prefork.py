@@ -7,7 +7,6 @@ event loop.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 import typing as t
@@ -20,10 +19,9 @@ from celery.concurrency.asynpool import SCHED_STRATEGY_FAIR, AsynPool
 from celery.worker import state as worker_state
 
 from .._store import StoreUnavailable
-from .bundles import RAISED, Outcome, run, slots
+from .bundles import run, slots
 from .lane import SHARE, STUCK, Lane
-from .light import LightRequest
-from .message import AT_ONCE
+from .pooled import Bundle, PooledRequest
 
 if t.TYPE_CHECKING:
     from .engine import Engine
@@ -31,136 +29,8 @@ if t.TYPE_CHECKING:
 
 __all__ = ["PreforkLane"]
 
-log = logging.getLogger("flask_offload")
-
 #: Seconds of work of one bundle, and most jobs of one.
 BUNDLE, MOST = 0.005, 25
-
-
-class PooledRequest(LightRequest):
-    """A request that a process of the pool runs."""
-
-    bundle: Bundle | None = None
-
-    def __init__(self, *args: t.Any) -> None:
-        super().__init__(*args)
-        self.time_limits = self._request_dict.get("timelimit") or (None, None)
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether it must not share a process: it has a limit, or may have cost others theirs."""
-        task = self._task
-        limits = (*self.time_limits, task.time_limit, task.soft_time_limit)
-        return any(limits) or AT_ONCE not in self._request_dict
-
-    def terminate(self, pool: t.Any, signal: t.Any = None) -> None:
-        if self.bundle is not None:
-            self.bundle.look()
-        # In no process: it is known as revoked, and will not be started.
-        if self.bundle is not None:
-            super().terminate(pool, signal)
-
-    def _ack_line(self, *_: t.Any) -> None:
-        if self.ended or self._task.Request == OURS:
-            # The result is stored by now, and with it the lease has ended.
-            self._offload.finished(self.tag)
-        self._offload.ack(self.tag)
-
-    def _reject_line(self, logger: t.Any, errors: t.Any, requeue: bool) -> None:
-        with suppress(StoreUnavailable):  # its lease will run out
-            if requeue:
-                self._offload.release(self.tag)
-            else:
-                self._offload.ack(self.tag)
-
-
-#: The request class of tasks whose every end is told by the backend.
-OURS = "flask_offload._celery.request:OffloadRequest"
-
-
-class Bundle:
-    """Some jobs on their way through the pool.
-
-    :param slot: Number of their tickets; ``None`` for a single job, which needs none.
-    """
-
-    def __init__(
-        self, lane: PreforkLane, lights: list[PooledRequest], slot: int | None, *, slow: bool
-    ) -> None:
-        self._lane, self.lights, self.slot = lane, lights, slot
-        self.slow = slow
-        self.since = time.monotonic()
-        self._pid = 0
-        self._accepted_at = 0.0
-        #: Celery's pool knows it by that.
-        self.result: t.Any = None
-        for light in lights:
-            light.bundle = self
-
-    @property
-    def started(self) -> bool:
-        """Whether a process has it, or will in any case."""
-        return self.result._accepted or self.result._write_to is not None
-
-    def on_accepted(self, pid: int, at: float) -> None:
-        self._pid, self._accepted_at = pid, at
-        if self.lights:
-            self.lights[0].on_accepted(pid, at)
-
-    def on_timeout(self, soft: bool, timeout: float) -> None:
-        for light in self.lights:
-            light.on_timeout(soft, timeout)
-
-    def look(self) -> None:
-        """Give what has not been started back to the lane, and find out which job runs."""
-        if self.slot is None or self.slow:
-            return
-        self.slow = True
-        left = slots[self.slot].withdraw()
-        begun = len(self.lights) - left
-        back, self.lights = self.lights[begun:], self.lights[:begun]
-        for light in self.lights:
-            self._accept(light)
-        for light in self.lights[:-1]:
-            # It is over. What came of it is heard of with the others.
-            worker_state.task_ready(light)
-            light.bundle = None
-        self._lane.take_back(back)
-
-    def _accept(self, light: PooledRequest) -> None:
-        if light.time_start is None:
-            light.on_accepted(self._pid, self._accepted_at)
-
-    def on_success(self, outcomes: list[Outcome]) -> None:
-        self._lane.over(self)
-        for light, (failed, value, runtime, ended, took) in zip(
-            self.lights, outcomes, strict=False
-        ):
-            self._lane.measure(light, took)
-            try:
-                self._accept(light)
-                light.ended = ended
-                if failed == RAISED:
-                    light.on_failure(value)
-                else:
-                    light.on_success((failed, value, runtime))
-            except MemoryError:
-                raise
-            except Exception:
-                log.exception("What came of job %s was not told to everybody.", light.id)
-        self._lane.go()
-
-    def on_failure(self, reason: t.Any) -> None:
-        """The process is gone, or is about to be, and with it the job that it was at."""
-        self._lane.over(self)
-        self.look()
-        for light in self.lights[:-1]:
-            # Their ends may have been told. The server knows, and takes back those that were not.
-            light.reject(requeue=True)
-        if self.lights:
-            self._lane.measure(self.lights[-1], time.monotonic() - self.since)
-            self.lights[-1].on_failure(reason)
-        self._lane.go()
 
 
 class PreforkLane(Lane):
@@ -178,6 +48,8 @@ class PreforkLane(Lane):
         self._out: list[Bundle] = []
         self._slots = list(range(len(slots)))
         self._watching: t.Any = None
+        # The processes of an app that knows us by its settings only have no engine.
+        self._single = getattr(consumer.app, "engine", None) is None
 
     # -- what fits
 
@@ -186,9 +58,15 @@ class PreforkLane(Lane):
         return int(self._pool.num_processes)
 
     @property
+    def hub(self) -> t.Any:
+        return self._consumer.hub
+
+    @property
     def _idle(self) -> int:
         """How many processes have nothing to do, and will not have in a moment."""
-        pool: AsynPool = self._pool._pool
+        pool: AsynPool | None = self._pool._pool
+        if pool is None:
+            return 0  # it has stopped
         return min(
             int(self._semaphore.value),
             len(pool._all_inqueues) - len(pool._busy_workers) - len(pool.outbound_buffer),
@@ -203,7 +81,7 @@ class PreforkLane(Lane):
 
         :param in_pool: How many jobs are on Celery's own way.
         """
-        if self.stopped or self._pool._pool is None:
+        if self.stopped:
             return 0
         if (idle := self._idle) > 0:
             return idle
@@ -229,10 +107,11 @@ class PreforkLane(Lane):
         found = bool(self._waiting)
         while self._waiting and self._idle > 0 and (lights := self._next()):
             self._send(lights)
-        if self._waiting or self._quick:
+        if self._waiting or any(b.kept or not b.slow for b in self._out):
             self._watch()
-        channel = self._consumer.task_consumer.channel
-        if self._more and len(self._waiting) * self._each < SHARE / 2:
+        # There is none while the connection is lost.
+        channel = getattr(self._consumer.task_consumer, "channel", None)
+        if channel is not None and self._more and self._behind < SHARE / 2:
             channel.fetch_soon()
         return found
 
@@ -240,8 +119,17 @@ class PreforkLane(Lane):
         # Others have their share, too.
         most = min(MOST, math.ceil(len(self._waiting) / max(1, self.size)))
         pool: AsynPool = self._pool._pool
-        if not self._slots or any(
-            (pool._maxtasksperchild, pool._max_memory_per_child, pool.timeout, pool.soft_timeout)
+        if (
+            not self._slots
+            or self._single
+            or any(
+                (
+                    pool._maxtasksperchild,
+                    pool._max_memory_per_child,
+                    pool.timeout,
+                    pool.soft_timeout,
+                )
+            )
         ):
             most = 1
         lights: list[PooledRequest] = []
@@ -281,7 +169,7 @@ class PreforkLane(Lane):
         self._moved_at = bundle.since
         self._semaphore.acquire(_nothing)
         self._out.append(bundle)
-        bundle.result = self._pool.apply_async(
+        result = bundle.result = self._pool.apply_async(
             run,
             args=(slot, [(light.type, light.id, light.request_dict) for light in lights]),
             accept_callback=bundle.on_accepted,
@@ -290,8 +178,14 @@ class PreforkLane(Lane):
             error_callback=bundle.on_failure,
             **limits,
         )
+        if result is None:
+            # The pool is closed.
+            self.stopped = True
+            self.over(bundle)
+            self.take_back(lights)
+            return
         for light in lights:
-            light._apply_result = weakref.ref(bundle.result)
+            light._apply_result = weakref.ref(result)
 
     def over(self, bundle: Bundle) -> None:
         """Note that a process has a bundle no more."""
@@ -314,14 +208,17 @@ class PreforkLane(Lane):
             self._waiting.appendleft((light, min(SHARE, self._costs.of(light.type, SHARE))))
 
     def _watch(self) -> None:
-        if self._watching is None and (hub := self._consumer.hub) is not None:
+        if self._watching is None and (hub := self.hub) is not None:
             self._watching = hub.call_later(STUCK / 2, self._look)
 
     def _look(self) -> None:
         self._watching = None
         now = time.monotonic()
         for bundle in list(self._out):
-            if now - bundle.since > STUCK:
+            if bundle.is_lost:
+                self.over(bundle)
+                self.take_back(bundle.lights)
+            elif now - bundle.since > STUCK:
                 bundle.look()
                 bundle.slow = True
         self.go()
@@ -347,9 +244,7 @@ class PreforkLane(Lane):
         for bundle in list(self._out):
             if bundle.started:
                 bundle.look()
-                # The pool must not forget it, as it does with what it takes for not accepted: the
-                # process would wait half a minute for its result to be read.
-                bundle.result._accepted = True
+                bundle.keep()
             else:
                 with suppress(ValueError):
                     self._pool._pool.outbound_buffer.remove(bundle.result)
@@ -386,5 +281,7 @@ def _open(sender: t.Any, **_: t.Any) -> None:
         and pool.forking_enable
         and sender.controller.semaphore is not None
         and sender.controller.pool_putlocks
+        # What scales it counts the jobs that Celery has received.
+        and sender.controller.autoscaler is None
     ):
         engine.lane = PreforkLane(engine, sender)

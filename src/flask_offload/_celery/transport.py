@@ -76,7 +76,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         engine: Engine = self.channel.engine
         self._settle(delivery_tag, engine.release if requeue else engine.ack)
 
-    def _settle(self, delivery_tag: str, how: t.Callable[[str], None]) -> None:
+    def _settle(self, delivery_tag: str, how: t.Callable[[str], object]) -> None:
         try:
             how(delivery_tag)
         finally:
