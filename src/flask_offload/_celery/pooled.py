@@ -83,7 +83,8 @@ class PooledRequest(LightRequest):
         if self.ended or self._task.Request == OURS:
             # The result is stored by now, and with it the lease has ended.
             self._offload.finished(self.tag)
-        self._offload.ack(self.tag)
+        with suppress(StoreUnavailable):  # its lease will run out
+            self._offload.ack(self.tag)
 
     def _reject_line(self, logger: t.Any, errors: t.Any, requeue: bool) -> None:
         with suppress(StoreUnavailable):  # its lease will run out
@@ -133,7 +134,7 @@ class Bundle:
         return self.kept and not self._pid and not self.result._write_to._is_alive()
 
     def on_accepted(self, pid: int, at: float) -> None:
-        self._pid, self._accepted_at = pid, at
+        self._pid, self._accepted_at, self.kept = pid, at, False
         if self.lights:
             self.lights[0].on_accepted(pid, at)
 

@@ -235,8 +235,8 @@ class PreforkLane(Lane):
         return tags
 
     def _give_back(self) -> None:
-        for tag in self._forget():
-            with suppress(StoreUnavailable):  # its lease will run out
+        with suppress(StoreUnavailable):  # their leases will run out
+            for tag in self._forget():
                 self._engine.release(tag, forgive=True)
 
     def _take_unstarted(self) -> None:
