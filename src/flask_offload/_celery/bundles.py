@@ -23,6 +23,7 @@ from celery import signals
 from celery.app import trace
 
 from .commits import SOON, Commits
+from .engine import refused
 from .light import _current
 
 if t.TYPE_CHECKING:
@@ -122,7 +123,7 @@ class _Ends:
 class _Bundled:
     """What the backend knows of a job that is one of several; see :class:`.LightRequest`."""
 
-    def __init__(self, job_id: str, request: dict[str, t.Any], ends: _Ends) -> None:
+    def __init__(self, job_id: str, request: dict[str, t.Any], ends: _Ends | None) -> None:
         self.id, self.request_dict = job_id, request
         self.ended = False
         self._ends = ends
@@ -133,11 +134,30 @@ class _Bundled:
         return time.monotonic() - self._began
 
     def end(self, end: Finished) -> None:
-        self.ended = True
-        self._ends.add(end)
+        if self._ends is not None:
+            self.ended = True
+            self._ends.add(end)
 
 
 _ends: dict[int, _Ends] = {}
+
+
+def _ends_of(task: t.Any) -> _Ends | None:
+    """Where the ends of a task go; ``None`` if they are stored elsewhere."""
+    backend = task.backend
+    ends = _ends.get(id(backend))
+    store = getattr(backend, "store", None)
+    if ends is None and store is not None:
+        engine = getattr(task.app, "engine", None)
+        # The processes of an app that knows us by its settings only have no engine.
+        commits = Commits(store, _told) if engine is None else engine.commits
+        ends = _ends[id(backend)] = _Ends(commits)
+    return ends
+
+
+def _told(end: Finished, answer: int) -> None:
+    if answer < 0:
+        refused(end.job_id)
 
 
 def run(slot: int | None, jobs: list[Job]) -> list[Outcome]:
@@ -149,22 +169,25 @@ def run(slot: int | None, jobs: list[Job]) -> list[Outcome]:
         (job,) = jobs
         began = time.monotonic()
         return [(*_trace(job), False, time.monotonic() - began)]
-    commits = _task(jobs[0]).app.engine.commits
-    ends = _ends.get(id(commits)) or _ends.setdefault(id(commits), _Ends(commits))
     outcomes = []
+    used = set()
     try:
         for job in jobs:
             if not slots[slot].take():
                 break
+            ends = _ends_of(_task(job))
+            used.add(ends)
             outcomes.append(_run_one(job, ends))
     finally:
-        ends.tell()
+        for ends in used:
+            if ends is not None:
+                ends.tell()
     return outcomes
 
 
-def _run_one(job: Job, ends: _Ends) -> Outcome:
+def _run_one(job: Job, ends: _Ends | None) -> Outcome:
     bundled = _Bundled(job[1], job[2], ends)
-    token = _current.set(t.cast("t.Any", bundled))
+    token = _current.set(None if ends is None else t.cast("t.Any", bundled))
     try:
         failed, value, runtime = _portable(_trace(job))
     except Exception:

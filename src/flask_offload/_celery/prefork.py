@@ -48,8 +48,6 @@ class PreforkLane(Lane):
         self._out: list[Bundle] = []
         self._slots = list(range(len(slots)))
         self._watching: t.Any = None
-        # The processes of an app that knows us by its settings only have no engine.
-        self._single = getattr(consumer.app, "engine", None) is None
 
     # -- what fits
 
@@ -119,16 +117,12 @@ class PreforkLane(Lane):
         # Others have their share, too.
         most = min(MOST, math.ceil(len(self._waiting) / max(1, self.size)))
         pool: AsynPool = self._pool._pool
-        if (
-            not self._slots
-            or self._single
-            or any(
-                (
-                    pool._maxtasksperchild,
-                    pool._max_memory_per_child,
-                    pool.timeout,
-                    pool.soft_timeout,
-                )
+        if not self._slots or any(
+            (
+                pool._maxtasksperchild,
+                pool._max_memory_per_child,
+                pool.timeout,
+                pool.soft_timeout,
             )
         ):
             most = 1
