@@ -22,22 +22,22 @@ from billiard.pool import MaybeEncodingError
 from celery import signals
 from celery.app import trace
 
+from . import short
 from .commits import SOON, Commits
 from .engine import refused
-from .light import _current
+from .light import LightRequest, _current
 
 if t.TYPE_CHECKING:
     from .._store import Finished
 
 __all__ = ["RAISED", "Job", "Outcome", "Tickets", "run", "slots"]
 
-#: A job as it travels: the name of its task, its id and its request.
-Job = tuple[str, str, dict[str, t.Any]]
-#: What came of it: whether it failed, as Celery's tracer tells it or :data:`RAISED`; what Celery
-#: has of its result, and how long its body took.
-Traced = tuple[int, t.Any, float | None]
-#: The same, whether its end was told, and how long it all took.
-Outcome = tuple[int, t.Any, float | None, bool, float]
+#: A job as it travels: the name of its task, its id, its request, and of :class:`.LightRequest`
+#: ``simple`` and ``tells``.
+Job = tuple[str, str, dict[str, t.Any], bool, bool]
+#: What came of it, as :data:`.short.Outcome` or :data:`RAISED` and the error; whether its end was
+#: told, and how long it all took.
+Outcome = tuple[int, t.Any, float, bool, float]
 #: The tracer itself ended with an exception, as for a rejected message.
 RAISED = 2
 
@@ -121,17 +121,21 @@ class _Ends:
 
 
 class _Bundled:
-    """What the backend knows of a job that is one of several; see :class:`.LightRequest`."""
+    """What the short way and the backend know of a job of a bundle; see :class:`.LightRequest`."""
 
-    def __init__(self, job_id: str, request: dict[str, t.Any], ends: _Ends | None) -> None:
-        self.id, self.request_dict = job_id, request
+    def __init__(self, job: Job, ends: _Ends | None) -> None:
+        name, self.id, self._request_dict, self.simple, self.tells = job
+        request = self.request_dict = self._request_dict
+        self.task = _task(job)
+        self.name = request["shadow"] or name
+        self.args, self.kwargs = request["args"], request["kwargs"]
+        self.argsrepr, self.kwargsrepr = request["argsrepr"], request["kwargsrepr"]
         self.ended = False
+        self.began = time.monotonic()
         self._ends = ends
-        self._began = time.monotonic()
 
-    @property
-    def ran(self) -> float:
-        return time.monotonic() - self._began
+    context: t.Any = LightRequest.context
+    ran: t.Any = LightRequest.ran
 
     def end(self, end: Finished) -> None:
         if self._ends is not None:
@@ -166,9 +170,13 @@ def run(slot: int | None, jobs: list[Job]) -> list[Outcome]:
     :return: What came of those that it started.
     """
     if slot is None:
-        (job,) = jobs
+        # Alone it goes Celery's own way, which tells its end by itself.
+        ((name, job_id, request, *_),) = jobs
         began = time.monotonic()
-        return [(*_trace(job), False, time.monotonic() - began)]
+        outcome = trace.fast_trace_task(
+            name, job_id, request, (request["args"], request["kwargs"], None), None, None
+        )
+        return [(*outcome, False, time.monotonic() - began)]
     outcomes = []
     used = set()
     try:
@@ -186,18 +194,19 @@ def run(slot: int | None, jobs: list[Job]) -> list[Outcome]:
 
 
 def _run_one(job: Job, ends: _Ends | None) -> Outcome:
-    bundled = _Bundled(job[1], job[2], ends)
-    token = _current.set(None if ends is None else t.cast("t.Any", bundled))
+    bundled = _Bundled(job, ends)
+    light = t.cast("LightRequest", bundled)
+    token = _current.set(None if ends is None else light)
     try:
-        failed, value, runtime = _portable(_trace(job))
+        failed, value, runtime = _portable(short.run(light))
     except Exception:
-        failed, value, runtime = RAISED, ExceptionInfo(), None
+        failed, value, runtime = RAISED, ExceptionInfo(), 0.0
     finally:
         _current.reset(token)
     return failed, value, runtime, bundled.ended, bundled.ran
 
 
-def _portable(outcome: Traced) -> Traced:
+def _portable(outcome: short.Outcome) -> short.Outcome:
     """What the pool says where an error cannot be sent: of this job, not of the whole bundle."""
     if outcome[0]:
         try:
@@ -205,17 +214,9 @@ def _portable(outcome: Traced) -> Traced:
         except Exception as error:
             wrapped = MaybeEncodingError(error, outcome[1])
             reason = (MaybeEncodingError, wrapped, error.__traceback__)
-            return RAISED, ExceptionInfo(reason), None
+            return RAISED, ExceptionInfo(reason), 0.0
     return outcome
 
 
 def _task(job: Job) -> t.Any:
     return trace._localized[0][job[0]]
-
-
-def _trace(job: Job) -> Traced:
-    _, job_id, request = job
-    result, info, runtime, text = _task(job).__trace__(
-        job_id, request["args"], request["kwargs"], request
-    )
-    return (1, result, runtime) if info else (0, text, runtime)

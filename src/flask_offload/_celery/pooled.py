@@ -10,7 +10,7 @@ from contextlib import suppress
 from celery.worker import state as worker_state
 
 from .._store import StoreUnavailable
-from .bundles import RAISED, Outcome, slots
+from .bundles import RAISED, Job, Outcome, slots
 from .commits import SOON
 from .light import LightRequest
 from .message import AT_ONCE
@@ -35,7 +35,7 @@ class PooledRequest(LightRequest):
 
     def __init__(self, *args: t.Any) -> None:
         super().__init__(*args)
-        self.time_limits = self._request_dict.get("timelimit") or (None, None)
+        self.time_limits = self._request_dict["timelimit"] or (None, None)
 
     @property
     def is_alone(self) -> bool:
@@ -43,6 +43,11 @@ class PooledRequest(LightRequest):
         task = self._task
         limits = (*self.time_limits, task.time_limit, task.soft_time_limit)
         return any(limits) or AT_ONCE not in self._request_dict
+
+    @property
+    def travelling(self) -> Job:
+        """The job, as its process gets it."""
+        return self._type, self.id, self._request_dict, self.simple, self.tells
 
     def terminate(self, pool: t.Any, signal: t.Any = None) -> None:
         self._when_alone(super().terminate, pool, signal)
@@ -79,14 +84,14 @@ class PooledRequest(LightRequest):
                 self.send_event("task-rejected", requeue=True)
         self.acknowledged = True
 
-    def _ack_line(self, *_: t.Any) -> None:
+    def _on_ack(self, *_: t.Any) -> None:
         if self.ended or self._task.Request == OURS:
             # The result is stored by now, and with it the lease has ended.
             self._offload.finished(self.tag)
         with suppress(StoreUnavailable):  # its lease will run out
             self._offload.ack(self.tag)
 
-    def _reject_line(self, logger: t.Any, errors: t.Any, requeue: bool) -> None:
+    def _on_reject(self, logger: t.Any, errors: t.Any, requeue: bool) -> None:
         with suppress(StoreUnavailable):  # its lease will run out
             if requeue:
                 self._offload.release(self.tag)

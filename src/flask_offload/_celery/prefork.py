@@ -165,7 +165,7 @@ class PreforkLane(Lane):
         self._out.append(bundle)
         result = bundle.result = self._pool.apply_async(
             run,
-            args=(slot, [(light.type, light.id, light.request_dict) for light in lights]),
+            args=(slot, [light.travelling for light in lights]),
             accept_callback=bundle.on_accepted,
             timeout_callback=bundle.on_timeout,
             callback=bundle.on_success,
