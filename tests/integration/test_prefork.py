@@ -192,3 +192,60 @@ def test_connection_that_is_lost_loses_nothing_of_a_bundle(
         assert job.get(timeout=20) == "slept"
     assert {job.record.starts for job in (slow, *rest)} == {1}
     assert words(tmp_path / "ledger").count("start") == len(rest)
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "error"),
+    [
+        ("unserializable", JobState.FAILED, "EncodeError"),
+        ("rejected", JobState.FAILED, "Reject"),
+        ("ignored", JobState.SUCCEEDED, ""),
+        ("quiet", JobState.SUCCEEDED, ""),
+        ("parent", JobState.SUCCEEDED, ""),
+    ],
+)
+def test_what_came_of_each_of_a_bundle(
+    system: System, name: str, state: JobState, error: str
+) -> None:
+    task = tasks_of(system)[f"sample.{name}"]
+    worker = system.worker(*ONE)
+    for count in (1, 60):  # One to be known, then many.
+        jobs = task.enqueue_many([()] * count)
+        for job in jobs:
+            wait_until(lambda job=job: job.record.state is state, 20, message=lambda: worker.text)  # type: ignore[misc]
+        assert {(job.record.starts, job.record.error_type) for job in jobs} == {(1, error)}
+
+
+def test_events_tell_of_each_job(system: System) -> None:
+    add = tasks_of(system)["sample.add"]
+    system.worker(*ONE, "--task-events")
+    add.delay(0).get(timeout=20)
+    seen: Counter[str] = Counter()
+    results = set()
+    with add.app.connection_for_read() as connection:
+
+        def note(event: dict[str, t.Any]) -> None:
+            seen[event["type"]] += 1
+            if event["type"] == "task-succeeded":
+                results.add(event["result"])
+
+        receiver = add.app.events.Receiver(connection, handlers={"*": note})
+        with receiver.consumer_context() as (drained, _, _):
+            while not seen["worker-heartbeat"]:  # It is subscribed by then.
+                drained.drain_events(timeout=20)
+            add.enqueue_many([(n,) for n in range(60)])
+            while seen["task-succeeded"] < 60:
+                drained.drain_events(timeout=20)
+    assert seen["task-received"] == seen["task-started"] == 60
+    assert results == {str(n + 1) for n in range(60)}
+
+
+def test_pool_grows_with_what_waits(system: System, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    sleep = tasks_of(system)["sample.sleep"]
+    system.worker("--pool", "prefork", "--autoscale", "3,1")
+    jobs = sleep.enqueue_many([(2, str(ledger))] * 3)
+    wait_until(lambda: words(ledger).count("start") == 3, 20)
+    assert words(ledger).count("end") < 3
+    for job in jobs:
+        assert job.get(timeout=20) == "slept"
