@@ -81,14 +81,22 @@ class Connections:
             self._reset()
         return _Loan(self, deadline)
 
+    def kept(self) -> Kept:
+        """A connection of one's own, which opens when it is used."""
+        return Kept(self._settings.connection_class(**self._settings.connection_kwargs))
+
     def _get(self) -> Kept:
         try:
             kept = self._free.pop()
         except IndexError:
-            kept = Kept(self._settings.connection_class(**self._settings.connection_kwargs))
+            kept = self.kept()
+        self.check(kept)
+        return kept
+
+    def check(self, kept: Kept) -> None:
+        """Close a connection to a server that is the primary no longer."""
         if self._primary is not None:
             self._primary.check(kept.connection)
-        return kept
 
     def close(self) -> None:
         """Close the connections that are free."""

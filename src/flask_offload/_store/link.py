@@ -95,6 +95,11 @@ class Link:
 
     def call(self, *command: t.Any) -> t.Any:
         """Send one command and read its reply."""
+        self.send(*command)
+        return self.read()
+
+    def send(self, *command: t.Any) -> None:
+        """Send one command, whose reply is yet to be read."""
         connection = self._connection
         with _NOT_SENT:
             try:
@@ -102,6 +107,9 @@ class Link:
             except UnicodeEncodeError:
                 packed = _pack(connection, [command])
             connection.send_packed_command(packed, check_health=False)
+
+    def read(self) -> t.Any:
+        """Read one reply."""
         with _SENT:
             return self._read()
 
