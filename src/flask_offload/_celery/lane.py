@@ -30,12 +30,12 @@ from .._store import Delivery, StoreUnavailable
 from . import logfile, ownlines, short
 from .costs import Costs
 from .light import LightRequest, Unfit, _current
-from .message import Message
+from .message import Message, tag
 from .pickup import Pickup
 from .stored import parts
 
 if t.TYPE_CHECKING:
-    from .._store import Store
+    from .._store import Delivery, Fetched, Store
     from .engine import Engine
 
 __all__ = ["Lane"]
@@ -116,6 +116,10 @@ class Lane:
     @property
     def store(self) -> Store:
         return self._engine.store
+
+    @property
+    def lease(self) -> float:
+        return self._engine.settings.lease
 
     @property
     def idle(self) -> int:
@@ -220,12 +224,13 @@ class Lane:
             # one goes, or this one sees the job, and that nobody waits.
             if self._waiting:
                 return True
-            self._waits = wait = not self._waits and self._may_wait(self._free + 1)
-            if not wait:
+            pickup = self.pickup
+            if pickup is None or self._waits or not self._may_wait(self._free + 1):
                 self._loops -= 1
                 return False
+            self._waits = True
         try:
-            self.pickup.wait()
+            pickup.wait()
         finally:
             self._waits = False
         return True
@@ -278,8 +283,26 @@ class Lane:
         self, queues: t.Sequence[str], room: int, slots: int, share: float = SHARE
     ) -> list[tuple[Message, str]]:
         """Fetch for threads that have nothing to do; what must go Celery's way is returned."""
+        return self.take(self.look(queues, room, slots, share))
+
+    def look(
+        self, queues: t.Sequence[str], room: int, slots: int, share: float = SHARE
+    ) -> Fetched:
+        """What the server has for threads that have nothing to do."""
         self._queues = queues
-        found = self._engine.take(queues, room, slots=slots, share=share, costs=self._costs.shown())
+        return self.store.fetch(
+            self._engine.worker, queues, room, slots=slots, share=share, costs=self._costs.shown()
+        )
+
+    def fetch_command(self, queues: t.Sequence[str], room: int, slots: int) -> tuple[t.Any, ...]:
+        """The command that looks."""
+        self._queues = queues
+        worker, costs = self._engine.worker, self._costs.shown()
+        return self.store.fetch_command(worker, queues, room, slots, SHARE, costs)
+
+    def take(self, found: Fetched) -> list[tuple[Message, str]]:
+        """Take jobs in; what must go Celery's way is returned."""
+        self._engine.taken(found)
         self._more = found.more
         if self.pickup is not None:
             self.pickup.next_is_due_in(found.due_in)
@@ -290,6 +313,14 @@ class Lane:
                 if message is not None:
                     rest.append((message, delivery.queue))
         return rest
+
+    def give_back(self, jobs: t.Iterable[Delivery]) -> None:
+        """Give back what was handed out too late."""
+        for delivery in jobs:
+            try:
+                self._engine.release(tag(delivery), forgive=True)
+            except StoreUnavailable:
+                self._engine.abandon([tag(delivery)])
 
     def _run(self, light: LightRequest, cost: float) -> None:
         self._moved_at = began = time.monotonic()

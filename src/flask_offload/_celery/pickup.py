@@ -15,6 +15,7 @@ import typing as t
 from .._store import Bell, StoreUnavailable
 
 if t.TYPE_CHECKING:
+    from .._store import Fetched
     from .lane import Lane
     from .message import Message
 
@@ -53,7 +54,7 @@ class Pickup:
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
-        self._bell = Bell(lane.store)
+        self._bell = Bell(lane.store, lane.lease)
         self._source: Source | None = None
         self._queues: list[str] = []
         #: When the next delayed job is due, by the monotonic clock; the first look is at once.
@@ -89,12 +90,11 @@ class Pickup:
         """Wait until there are jobs for the lane, or there is another use for the thread."""
         try:
             while self._lane.may_wait():
-                if self._bell.wait(self._queues, self.due_at) and self._look():
-                    break
+                self._take(self._hear())
+            if self._bell.asked and not self._lane.another_waits():
+                # Nobody would hear the answer.
+                self._take_back()
             self._pause = 0.0
-            if not self._lane.another_waits():
-                # Nobody listens to the answer: the marker may be for another worker.
-                self._bell.pass_on()
         except StoreUnavailable as error:
             self._away(error)
         except Exception:
@@ -102,26 +102,48 @@ class Pickup:
             log.exception("No jobs could be fetched.")
             self._away(None)
 
-    def _look(self) -> bool:
-        """Fetch; whether the lane has something."""
+    def _hear(self) -> Fetched | None:
+        """What the server has; nothing if the wait was interrupted."""
+        bell, lane, source = self._bell, self._lane, self._source
+        queues = source.next_queues() if source is not None and self._queues else []
+        if source is None or not queues:
+            return None
+        if bell.asked and bell.asked != frozenset(queues):
+            self._take_back()
+        if not bell.asked:
+            # This thread asks for itself only: what the others do when the answer comes is not
+            # known yet.
+            bell.ask(queues, lane.fetch_command(queues, min(1, source.room()), 1))
+        answer = bell.hear(self.due_at)
+        if answer is False:
+            return None
+        if answer is True:
+            return lane.look(queues, max(1, source.room()), lane.idle)
+        return answer
+
+    def _take(self, found: Fetched | None) -> None:
+        """Put jobs into the lane, and what is not for it on Celery's way."""
         source = self._source
-        if source is None or not self._lane.may_wait():
-            return False
-        queues = source.next_queues()
-        if not queues:
-            return False
-        messages = self._lane.fetch(queues, max(1, source.room()), self._lane.idle)
-        self._bell.looked()
-        if messages:
-            source.took_from(messages[0][1])
-            source.deliver(messages)
-        return self._lane.has_jobs
+        if found is None or source is None:
+            return
+        if self._lane.stopped or not self._queues:
+            self._lane.give_back(found.jobs)
+            return
+        if found.jobs:
+            source.took_from(found.jobs[0].queue)
+        rest = self._lane.take(found)
+        if rest:
+            source.deliver(rest)
+
+    def _take_back(self) -> None:
+        self._lane.give_back(self._bell.take_back())
 
     def _away(self, error: StoreUnavailable | None) -> None:
         if not self._pause and error is not None:
             log.warning("No jobs can be fetched: %s", error)
         self._pause = min(PATIENCE, self._pause * 2 or RETRY)
         self.due_at = 0.0  # whatever became due meanwhile
+        self._take_back()
         self._bell.pause(self._pause)
 
 

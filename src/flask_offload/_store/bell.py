@@ -1,4 +1,4 @@
-"""A connection that waits for jobs, for one who has nothing else to do."""
+"""A connection that waits for jobs, for a thread that has nothing else to do."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import typing as t
 from contextlib import suppress
 
 import redis
+from redis.exceptions import NoScriptError
 
 from .deadline import Deadline
+from .deliveries import fetched
 from .link import Link, StoreUnavailable
 
 if t.TYPE_CHECKING:
+    from .data import Delivery, Fetched
     from .deliveries import Deliveries
 
 __all__ = ["Bell"]
@@ -25,20 +28,24 @@ ANSWER = 2.0
 
 
 class Bell:
-    """Waits for the markers of queues, and reads what rings.
+    """Asks for the marker of some queues and for a job, in one breath.
 
-    A marker that was read and is not followed by a look belongs to another worker: see
-    :meth:`pass_on`. For one thread at a time, but for :meth:`interrupt`.
+    The server looks for the job once there is a marker, or after a second, so that no round trip is
+    between the two. A worker that freezes while it waits has therefore asked for one job that it
+    will not run, and whose lease has to run out.
+
+    For one thread at a time, but for :meth:`interrupt`.
+
+    :param lease: Seconds; an answer that is as old as a part of it is good for nothing.
     """
 
-    def __init__(self, store: Deliveries) -> None:
+    def __init__(self, store: Deliveries, lease: float) -> None:
         self._store = store
+        self._patience = TICK + min(ANSWER, lease / 3)
         self._kept = store.connections.kept()
-        #: The queues whose markers the server was asked for, until it answers.
-        self._asked: frozenset[str] = frozenset()
+        #: The queues that the server was asked for, until it answers.
+        self._queues: frozenset[str] = frozenset()
         self._overdue = 0.0
-        #: The queue whose marker was read last.
-        self._rang = ""
         self._inside, self._outside = socket.socketpair()
         self._inside.setblocking(False)
         self._outside.setblocking(False)
@@ -47,28 +54,16 @@ class Bell:
         self._watched: t.Any = None
 
     @property
-    def asked(self) -> bool:
-        """Whether the server has been asked, and may yet answer."""
-        return bool(self._asked)
+    def asked(self) -> frozenset[str]:
+        """The queues of the question that is not answered yet."""
+        return self._queues
 
-    def wait(self, queues: t.Sequence[str], until: float) -> bool:
-        """Wait until it is time to look: for a marker, a tick, or the moment ``until``.
+    def ask(self, queues: t.Sequence[str], fetch: tuple[t.Any, ...]) -> None:
+        """Ask for a marker, and for what there is then.
 
-        :param until: By the monotonic clock.
-        :return: False if it was interrupted.
-        :raises StoreUnavailable: The server is away; what was asked is void.
+        :param fetch: As :meth:`.Deliveries.fetch_command` makes it.
+        :raises StoreUnavailable: The server is away.
         """
-        if self._asked and self._asked != frozenset(queues):
-            self.pass_on()
-        try:
-            if not self._asked:
-                self._ask(queues)
-            return self._hear(until)
-        except BaseException:
-            self.close()
-            raise
-
-    def _ask(self, queues: t.Sequence[str]) -> None:
         self._store.connections.check(self._kept)
         link = Link(self._kept, Deadline.after(ANSWER))
         link.open()
@@ -77,68 +72,77 @@ class Bell:
             self._watch_no_more()
             self._selector.register(opened, selectors.EVENT_READ)
             self._watched = opened
-        link.send("BRPOP", *(self._store.keys.wake(queue) for queue in queues), TICK)
-        self._asked = frozenset(queues)
-        self._overdue = time.monotonic() + TICK + ANSWER
+        wait = ("BRPOP", *(self._store.keys.wake(queue) for queue in queues), TICK)
+        self._queues = frozenset(queues)
+        self._overdue = time.monotonic() + self._patience
+        link.send(wait, fetch)
 
-    def _hear(self, until: float) -> bool:
+    def hear(self, until: float) -> Fetched | bool:
+        """Wait for the answer.
+
+        :param until: By the monotonic clock.
+        :return: The answer; true if it is that time, or the server has to be asked once more; or
+            false if the wait was interrupted.
+        :raises StoreUnavailable: The server is away; :meth:`close` it.
+        """
         ready = self._selector.select(max(0.0, min(until, self._overdue) - time.monotonic()))
+        late = time.monotonic() > self._overdue
         if any(key.fileobj is self._inside for key, _ in ready):
             self._hush()
             return False
-        if ready:
-            self._read(ANSWER)
-        elif time.monotonic() >= self._overdue:
+        if ready and not late:
+            return self._read() or True
+        if late:
+            # Of the server, or of this process, which was stopped: others have its jobs by now.
             raise StoreUnavailable("The server of OFFLOAD_URL did not answer in time.")
         return True
 
-    def _read(self, timeout: float) -> None:
+    def _read(self) -> Fetched | None:
+        link = Link(self._kept, Deadline.after(ANSWER))
         try:
-            reply = Link(self._kept, Deadline.after(timeout)).read()
+            link.read()
+            answer = link.read()
+        except NoScriptError:
+            self._queues = frozenset()
+            return None
         except redis.ResponseError as error:
             raise StoreUnavailable(f"The server of OFFLOAD_URL refused to wait: {error}") from error
-        self._asked = frozenset()
-        self._rang = reply[0].removeprefix(self._store.keys.wake("")) if reply else ""
+        self._queues = frozenset()
+        return fetched(answer)
 
     def interrupt(self) -> None:
         """End the wait of the thread that waits, or of the next one."""
         with suppress(OSError):  # full: there are enough of them
             self._outside.send(b"!")
 
-    def pass_on(self) -> None:
-        """Take back the question, and give the marker that came to another worker.
+    def take_back(self) -> list[Delivery]:
+        """Take back the question.
 
-        :raises StoreUnavailable: The marker could not be set again.
+        :return: The jobs that the server had handed out by then.
         """
-        if self._asked:
-            self._rang = ""
-            # Only the server knows whether the marker is on its way here. It answers all that it
-            # did before it learns that nothing more will be asked.
+        found = None
+        if self._queues and self._kept.connection.is_connected:
+            # Only the server knows whether an answer is on its way. It sends all that it has
+            # answered before it learns that nothing more will be asked, and closes.
             with suppress(StoreUnavailable, OSError):
                 socket.socket.shutdown(self._kept.connection._sock, socket.SHUT_WR)
-                self._read(ANSWER)
-            self.close()
-        rang, self._rang = self._rang, ""
-        if rang:
-            self._store.wake(rang)
-
-    def looked(self) -> None:
-        """Note that the marker has been followed by a look."""
-        self._rang = ""
-
-    def _hush(self) -> None:
-        with suppress(BlockingIOError):
-            self._inside.recv(4096)
+                found = self._read()
+        self.close()
+        return found.jobs if found else []
 
     def pause(self, seconds: float) -> None:
         """Wait for that long, unless interrupted."""
         if self._selector.select(seconds):
             self._hush()
 
+    def _hush(self) -> None:
+        with suppress(BlockingIOError):
+            self._inside.recv(4096)
+
     def close(self) -> None:
-        """Hang up; it connects again when it is used again."""
+        """Hang up; the next question opens it again."""
         self._watch_no_more()
-        self._asked = frozenset()
+        self._queues = frozenset()
         self._kept.connection.disconnect()
 
     def _watch_no_more(self) -> None:

@@ -95,17 +95,17 @@ class Link:
 
     def call(self, *command: t.Any) -> t.Any:
         """Send one command and read its reply."""
-        self.send(*command)
+        self.send(command)
         return self.read()
 
-    def send(self, *command: t.Any) -> None:
-        """Send one command, whose reply is yet to be read."""
+    def send(self, *commands: tuple[t.Any, ...]) -> None:
+        """Send commands, whose replies are yet to be read."""
         connection = self._connection
         with _NOT_SENT:
             try:
-                packed = [hiredis.pack_command(command)]
+                packed = [hiredis.pack_command(command) for command in commands]
             except UnicodeEncodeError:
-                packed = _pack(connection, [command])
+                packed = _pack(connection, commands)
             connection.send_packed_command(packed, check_health=False)
 
     def read(self) -> t.Any:
