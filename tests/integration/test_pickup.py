@@ -41,9 +41,7 @@ def store_of(system: System) -> Store:
 def put(store: Store, job_id: str, **fields: t.Any) -> None:
     job = NewJob(id=job_id, task="app.work", queue="celery", **fields)
     state = JobState.SCHEDULED if job.delay else JobState.QUEUED
-    store.enqueue(
-        job, state=state, envelope=json.dumps({"id": job_id}), deadline=Deadline.after(2)
-    )
+    store.enqueue(job, state=state, envelope=json.dumps({"id": job_id}), deadline=Deadline.after(2))
 
 
 def ask(bell: Bell, store: Store, *queues: str) -> None:

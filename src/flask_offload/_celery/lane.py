@@ -285,9 +285,7 @@ class Lane:
         """Fetch for threads that have nothing to do; what must go Celery's way is returned."""
         return self.take(self.look(queues, room, slots, share))
 
-    def look(
-        self, queues: t.Sequence[str], room: int, slots: int, share: float = SHARE
-    ) -> Fetched:
+    def look(self, queues: t.Sequence[str], room: int, slots: int, share: float = SHARE) -> Fetched:
         """What the server has for threads that have nothing to do."""
         self._queues = queues
         return self.store.fetch(

@@ -85,7 +85,11 @@ class Bell:
             false if the wait was interrupted.
         :raises StoreUnavailable: The server is away; :meth:`close` it.
         """
-        ready = self._selector.select(max(0.0, min(until, self._overdue) - time.monotonic()))
+        left = min(until, self._overdue) - time.monotonic()
+        # It counts in whole milliseconds, upwards; the rest of the last one is slept.
+        ready = self._selector.select(max(0.0, left - 0.001))
+        if not ready and (rest := until - time.monotonic()) > 0:
+            time.sleep(min(0.001, rest))
         late = time.monotonic() > self._overdue
         if any(key.fileobj is self._inside for key, _ in ready):
             self._hush()
