@@ -51,6 +51,10 @@ def ask(bell: Bell, store: Store, *queues: str) -> None:
     bell.ask(asked, store.fetch_command("w", asked, 1, 1, 0, "{}"))
 
 
+def due(store: Store) -> int:
+    return int(store.call("ZCOUNT", f"{store.keys.prefix}scheduled", "-inf", time.time()))
+
+
 def soon() -> float:
     return time.monotonic() + 5
 
@@ -107,6 +111,24 @@ def test_question_that_is_taken_back_takes_nothing(store: Store) -> None:
     other.close()
 
 
+def test_look_that_takes_all_that_is_due_rings_for_nobody(store: Store) -> None:
+    marker = store.keys.wake("celery")
+    put(store, "a", delay=0.05)
+    put(store, "b", delay=0.05)
+    store.call("DEL", marker)
+    wait_until(lambda: due(store) == 2)
+    found = store.fetch("w", ["celery"], 1)
+    assert len(found.jobs) == 1
+    assert found.more
+    assert store.call("LLEN", marker) == 1
+    store.call("DEL", marker)
+    put(store, "c", delay=0.05)
+    wait_until(lambda: due(store) == 1)
+    found = store.fetch("w", ["celery"], 10)
+    assert len(found.jobs) == 2
+    assert store.call("LLEN", marker) == 0
+
+
 def test_wait_ends_when_interrupted_and_when_it_is_time(store: Store) -> None:
     bell = Bell(store, LEASE)
     ask(bell, store)
@@ -133,6 +155,17 @@ def test_answer_that_is_too_old_is_not_used(
     finally:
         own_valkey.resume()
     assert bell.take_back() == []
+
+
+def test_job_of_a_server_that_refuses_to_wait_is_given_back(store: Store) -> None:
+    bell = Bell(store, LEASE)
+    store.call("SET", store.keys.wake("broken"), "what is this")
+    put(store, "a")
+    ask(bell, store, "broken", "celery")
+    with pytest.raises(StoreUnavailable, match="refused to wait"):
+        bell.hear(soon())
+    assert [job.job_id for job in bell.take_back()] == ["a"]
+    bell.close()
 
 
 # -- with a worker

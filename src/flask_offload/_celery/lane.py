@@ -265,7 +265,10 @@ class Lane:
             share = SHARE - self._behind / quick
             if share <= 0:
                 return bool(self._waiting)
-            for message, _ in self.fetch(self._queues, 0, quick, share):
+            queues = self._queues
+            if self.pickup is not None:
+                queues = [queue for queue in queues if self.pickup.consumes(queue)]
+            for message, _ in self.fetch(queues, 0, quick, share):
                 # Celery's own consumer is in another thread; it gets it from the line.
                 self._engine.release(
                     message["properties"]["delivery_tag"], forgive=True, in_pool=True

@@ -32,18 +32,23 @@ class Source(t.Protocol):
 
     def next_queues(self) -> list[str]:
         """The queues that have a line, in the order of this turn."""
+        ...
 
     def room(self) -> int:
         """How many more messages Celery's own way takes."""
+        ...
 
     def in_pool(self) -> int:
         """How many jobs are on Celery's own way."""
+        ...
 
     def took_from(self, queue: str) -> None:
         """Note that it was the turn of a queue."""
+        ...
 
     def deliver(self, messages: list[tuple[Message, str]]) -> None:
         """Have the event loop deliver messages. For any thread."""
+        ...
 
 
 class Pickup:
@@ -70,6 +75,9 @@ class Pickup:
     def open(self) -> bool:
         """Whether there is something to wait for."""
         return bool(self._queues) and _alive()
+
+    def consumes(self, queue: str) -> bool:
+        return queue in self._queues
 
     def watch(self, source: Source, queues: list[str]) -> None:
         """Wait for these queues from now on, or for none."""

@@ -46,6 +46,7 @@ class Bell:
         #: The queues that the server was asked for, until it answers.
         self._queues: frozenset[str] = frozenset()
         self._overdue = 0.0
+        self._unwanted: list[Delivery] = []
         self._inside, self._outside = socket.socketpair()
         self._inside.setblocking(False)
         self._outside.setblocking(False)
@@ -102,17 +103,24 @@ class Bell:
         return True
 
     def _read(self) -> Fetched | None:
-        link = Link(self._kept, Deadline.after(ANSWER))
+        link, refused = Link(self._kept, Deadline.after(ANSWER)), None
         try:
-            link.read()
-            answer = link.read()
+            try:
+                link.read()
+            except redis.ResponseError as error:
+                refused = error
+            found = fetched(link.read())
         except NoScriptError:
-            self._queues = frozenset()
-            return None
+            found = None
         except redis.ResponseError as error:
-            raise StoreUnavailable(f"The server of OFFLOAD_URL refused to wait: {error}") from error
+            refused = refused or error
+            found = None
         self._queues = frozenset()
-        return fetched(answer)
+        if refused is not None:
+            # Without a wait; what there was all the same is for take_back.
+            self._unwanted = found.jobs if found else []
+            raise StoreUnavailable(f"The server refused to wait for jobs: {refused}") from refused
+        return found
 
     def interrupt(self) -> None:
         """End the wait of the thread that waits, or of the next one."""
@@ -124,7 +132,7 @@ class Bell:
 
         :return: The jobs that the server had handed out by then.
         """
-        found = None
+        found, jobs = None, self._unwanted
         if self._queues and self._kept.connection.is_connected:
             # Only the server knows whether an answer is on its way. It sends all that it has
             # answered before it learns that nothing more will be asked, and closes.
@@ -132,7 +140,8 @@ class Bell:
                 socket.socket.shutdown(self._kept.connection._sock, socket.SHUT_WR)
                 found = self._read()
         self.close()
-        return found.jobs if found else []
+        self._unwanted = []
+        return [*jobs, *found.jobs] if found else jobs
 
     def pause(self, seconds: float) -> None:
         """Wait for that long, unless interrupted."""

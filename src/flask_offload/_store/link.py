@@ -103,7 +103,7 @@ class Link:
         connection = self._connection
         with _NOT_SENT:
             try:
-                packed = [hiredis.pack_command(command) for command in commands]
+                packed = [b"".join(hiredis.pack_command(command) for command in commands)]
             except UnicodeEncodeError:
                 packed = _pack(connection, commands)
             connection.send_packed_command(packed, check_health=False)
