@@ -35,7 +35,7 @@ from .pickup import Pickup
 from .stored import parts
 
 if t.TYPE_CHECKING:
-    from .._store import Delivery, Fetched, Store
+    from .._store import Fetched, Store
     from .engine import Engine
 
 __all__ = ["Lane"]
