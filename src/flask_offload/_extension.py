@@ -220,9 +220,12 @@ class Offload:
         return LocalProxy(lambda: self.celery.tasks[name])
 
 
+_NOWHERE = Origin()
+
+
 def _origin(access: Access) -> Origin:
     if not has_request_context():
-        return Origin()
+        return _NOWHERE
     return Origin(
         owners=access.identify(),
         locale=_locale(),

@@ -48,3 +48,15 @@ def test_the_dead_are_bounded_by_their_number(store: Store) -> None:
     assert store.prune() == ["first"]
     assert statistics(store).totals["dead_dropped"] == 1
     assert store.get("one-more").state is JobState.DEAD
+
+
+def test_events_are_bounded(store: Store) -> None:
+    """They are cut now and then, also when there are many more of them than there should be."""
+    many = [("XADD", store.keys.events, "*", "job", "x", "kind", "y")] * 1_000
+    for _ in range(20):
+        store._pipeline(many)
+    for number in range(2_000):
+        new(store, f"job{number}")
+        if store.call("XLEN", store.keys.events) < 10_500:
+            return
+    raise AssertionError("The stream of events only grows.")

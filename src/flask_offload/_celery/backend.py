@@ -16,6 +16,7 @@ from .._current import running_job
 from .._jobs import JobState
 from .._store import Finished, StoreUnavailable
 from ..exceptions import ResultTooLarge, UserError
+from . import shortcut
 from .engine import refused
 from .light import current_light
 from .plain import store_of
@@ -49,6 +50,7 @@ class OffloadBackend(StoreConnections):
         self.store, self.settings = getattr(app, "store", None), getattr(app, "settings", None)
         #: A Celery app that knows us by its settings only.
         self._plain = self.store is None
+        self._offered = False
         if self._plain:
             self.store, self.settings = store_of(kwargs["url"], app.conf)
         keys = self.store.keys
@@ -59,6 +61,15 @@ class OffloadBackend(StoreConnections):
 
     def on_task_call(self, producer: t.Any, task_id: str) -> None:
         """Subscribe to nothing: :meth:`get` does, once somebody waits."""
+        if self._plain and not self._offered:
+            # An app that sends tasks, and not just takes them.
+            self._offered = True
+            shortcut.offer(self.app)
+
+    def _add_pending_result(self, task_id: str, result: t.Any, weak: bool = False) -> None:
+        # Before anything is kept that the end of the result must remove.
+        result.awaited = True
+        super()._add_pending_result(task_id, result, weak=weak)
 
     def store_result(
         self, task_id: str, result: t.Any, state: str, traceback: t.Any = None,

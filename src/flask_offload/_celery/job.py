@@ -32,14 +32,20 @@ class Job(AsyncResult):  # type: ignore[misc]
     """
 
     app: OffloadCelery
+    #: Whether the backend was asked to look out for the result.
+    awaited = True
 
     @classmethod
     def accepted(cls, job_id: str, app: OffloadCelery, backend: t.Any, *, ignored: bool) -> Job:
         """The job of an enqueue; most are never waited for, and need not be made ready for it."""
         job: Job = cls.__new__(cls)
         job.app, job.id, job.backend, job.parent = app, job_id, backend, None
-        job._cache, job._ignored = None, ignored
+        job._cache, job._ignored, job.awaited = None, ignored, False
         return job
+
+    def __del__(self) -> None:
+        if self.awaited:
+            super().__del__()
 
     @cached_property
     def on_ready(self) -> t.Any:

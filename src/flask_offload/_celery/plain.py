@@ -33,7 +33,7 @@ from .handover import not_to_start
 from .message import ETA, Message
 from .sentinel import sentinels_of
 
-__all__ = ["engine_of", "store_of"]
+__all__ = ["PlainEngine", "engine_of", "store_of"]
 
 NAMESPACE = "celery"
 #: Celery keeps results for ever that have no limit.
@@ -46,7 +46,7 @@ DEFAULT_LEASE = 30.0
 PUBLISH = "offload_publish"
 
 
-class _Engine(Engine):
+class PlainEngine(Engine):
     """The line, with what Celery's users expect of an id that is used again."""
 
     def enqueue(self, queue: str, message: Message) -> tuple[str, str]:
@@ -96,7 +96,7 @@ def _store(url: str, namespace: str, keep: tuple[float, float] | None = None) ->
 @cache
 def _engine(url: str, namespace: str, lease: float) -> Engine:
     settings = _settings(namespace, None, lease)
-    engine = _Engine(Store(_from_celery(url), settings), settings)
+    engine = PlainEngine(Store(_from_celery(url), settings), settings)
     for name, value in _worker.items():
         setattr(engine, name, value)
     # No step of a worker does it here.

@@ -12,6 +12,7 @@ from celery.result import AsyncResult
 from kombu.serialization import registry
 from kombu.utils import json as kombu_json
 
+from .._store import Accepted
 from . import describe, publish
 from .job import Job
 
@@ -19,7 +20,7 @@ if t.TYPE_CHECKING:
     from .app import OffloadCelery
     from .engine import Engine
 
-__all__ = ["KNOWN", "Plan", "plan_for"]
+__all__ = ["KNOWN", "Plan", "headers_of", "is_as_made", "kept", "placed", "plan_for"]
 
 #: Options of a call that a plan may be made for.
 KNOWN = frozenset("queue priority time_limit soft_time_limit ignore_result".split())
@@ -49,7 +50,7 @@ class Plan:
     :param title: Empty if it depends on the arguments.
     :param sensitive: Whether some arguments must not be shown.
     :param headers, properties: Of the message, as far as they are not as usual.
-    :param fields: Names and values of the record.
+    :param rare, fields: Of the record; see :class:`.Accepted`.
     :param overhead: How large the payload of a call without arguments is.
     """
 
@@ -60,6 +61,7 @@ class Plan:
     sensitive: bool
     queue: str
     priority: int
+    rare: str
     ignore_result: bool
     headers: dict[str, t.Any]
     properties: dict[str, t.Any]
@@ -72,7 +74,7 @@ class _Plans:
 
     __slots__ = ("app", "by_options", "changes", "seen")
 
-    def __init__(self, app: OffloadCelery, seen: tuple[t.Any, ...]) -> None:
+    def __init__(self, app: t.Any, seen: tuple[t.Any, ...]) -> None:
         self.app = app
         self.seen = seen
         self.changes = dict(app.conf.changes)
@@ -85,6 +87,20 @@ def plan_for(app: OffloadCelery, task: t.Any, options: dict[str, t.Any]) -> Plan
         task.title, task.sensitive, task.default_queue, task.default_priority, task.ignore_result,
         task.max_retries, task.typing, task.time_limit, task.soft_time_limit,
     )  # fmt: skip
+    return kept(app, task, options, seen, _plan)
+
+
+def kept(
+    app: t.Any,
+    task: t.Any,
+    options: dict[str, t.Any],
+    seen: tuple[t.Any, ...],
+    make: t.Callable[[t.Any, t.Any, dict[str, t.Any]], Plan | None],
+) -> Plan | None:
+    """The plan of a call, made once for as long as what it depends on is the same.
+
+    :param seen: What that is of the task.
+    """
     plans: _Plans | None = task.__dict__.get("_offload_plans")
     if (
         plans is None
@@ -101,25 +117,32 @@ def plan_for(app: OffloadCelery, task: t.Any, options: dict[str, t.Any]) -> Plan
             return None
     except TypeError:
         return None  # a value that is not even hashable
-    plan = plans.by_options[key] = _plan(app, task, dict(options))
+    plan = plans.by_options[key] = make(app, task, dict(options))
     return plan
 
 
 def _plan(app: OffloadCelery, task: t.Any, options: dict[str, t.Any]) -> Plan | None:
-    if (
-        app.engine is None
-        or not _is_ours(app, task)
-        or any(app.conf[name] != value for name, value in _CONF.items())
-    ):
+    if app.engine is None or not _is_ours(app, task):
+        return None
+    of_task = task._get_exec_options()
+    for name in ("queue", "priority"):
+        if options.get(name, of_task.get(name)) is None:
+            options[name] = getattr(task, f"default_{name}")
+    place = placed(app, task, options)
+    return None if place is None else _filled(app, task, *place)
+
+
+def placed(
+    app: t.Any, task: t.Any, options: dict[str, t.Any]
+) -> tuple[dict[str, t.Any], str] | None:
+    """The options with those of the task, and the queue, where nothing is unusual about them."""
+    if any(app.conf[name] != value for name, value in _CONF.items()):
         return None
     limits = task.time_limit, task.soft_time_limit
     if limits[0] and limits[1] and limits[1] > limits[0]:
         return None  # an error, which Celery raises
     options = {**task._get_exec_options(), **options}
     options.setdefault("ignore_result", task.ignore_result)
-    for name in ("queue", "priority"):
-        if options.get(name) is None:
-            options[name] = getattr(task, f"default_{name}")
     options = {name: value for name, value in options.items() if value is not None}
     for name, value in options.items():
         # True is an int, and 1 is not True.
@@ -131,9 +154,7 @@ def _plan(app: OffloadCelery, task: t.Any, options: dict[str, t.Any]) -> Plan | 
     if options.pop("serializer", "json") != "json":
         return None
     queue = _queue_of(app, task, options)
-    if not queue:
-        return None
-    return _filled(app, task, options, queue)
+    return (options, queue) if queue else None
 
 
 def _is_ours(app: OffloadCelery, task: t.Any) -> bool:
@@ -142,33 +163,40 @@ def _is_ours(app: OffloadCelery, task: t.Any) -> bool:
     from .backend import OffloadBackend
     from .task import OffloadTask
 
-    kind = type(task)
     behind = super(OffloadTask, task).apply_async
-    json = registry._encoders.get("json")
     return (
         getattr(behind, "__func__", None) is Task.apply_async
-        and kind.apply_async is OffloadTask.apply_async
-        and all(
-            getattr(kind, name) is getattr(Task, name) for name in _OF_TASK if name != "_get_app"
-        )
+        and is_as_made(app, task, OffloadTask.apply_async, OffloadCelery.send_task)
+        and issubclass(app.AsyncResult, Job)
+        and app.AsyncResult.__init__ is AsyncResult.__init__
+        and type(app.backend).on_task_call is OffloadBackend.on_task_call
+    )
+
+
+def is_as_made(app: t.Any, task: t.Any, apply_async: t.Any, send_task: t.Any) -> bool:
+    """Whether the user has put nothing in the place of what has a part in a call.
+
+    :param apply_async, send_task: Of the class of the task, and of that of the app.
+    """
+    kind = type(task)
+    json = registry._encoders.get("json")
+    return (
+        kind.apply_async is apply_async
+        and all(getattr(kind, name) is getattr(Task, name) for name in _OF_TASK)
         and not any(name in vars(task) for name in (*_OF_TASK, "apply_async"))
         and not task.__v2_compat__
         and task._dump_pydantic_arguments is None
-        and type(app).send_task is OffloadCelery.send_task
+        and type(app).send_task is send_task
         and "send_task" not in vars(app)
-        and issubclass(app.AsyncResult, Job)
-        and app.AsyncResult.__init__ is AsyncResult.__init__
         and type(app.amqp) is AMQP
-        and not vars(app.amqp).keys()
-        & {"create_task_message", "as_task_v2"} - {"create_task_message"}
+        and "as_task_v2" not in vars(app.amqp)
         and all(isinstance(route, MapRoute) for route in app.amqp.router.routes)
-        and type(app.backend).on_task_call is OffloadBackend.on_task_call
         and json is not None
         and json.encoder is kombu_json.dumps
     )
 
 
-def _queue_of(app: OffloadCelery, task: t.Any, options: dict[str, t.Any]) -> str:
+def _queue_of(app: t.Any, task: t.Any, options: dict[str, t.Any]) -> str:
     try:
         route = app.amqp.router.route(dict(options), task.name, (), {}, task)
     except LookupError:
@@ -187,10 +215,6 @@ def _filled(app: OffloadCelery, task: t.Any, options: dict[str, t.Any], queue: s
     payload = kombu_json.dumps({"args": [], "kwargs": {}, "options": kept})
     title = task.title or ""
     fixed = describe.title(task, task.name, describe.Shown()) if "{" not in title else ""
-    limits = [options.get("time_limit"), options.get("soft_time_limit")]
-    headers: dict[str, t.Any] = {} if limits == [None, None] else {"timelimit": limits}
-    if options["ignore_result"]:
-        headers["ignore_result"] = True
     priority = int(options.get("priority") or 0)
     fields = ["task", task.name]
     if task.max_retries is not None:
@@ -203,9 +227,19 @@ def _filled(app: OffloadCelery, task: t.Any, options: dict[str, t.Any], queue: s
         sensitive=bool(task.sensitive),
         queue=queue,
         priority=priority,
+        rare=Accepted.rarely(priority=priority),
         ignore_result=options["ignore_result"],
-        headers=headers,
+        headers=headers_of(options),
         properties={"priority": priority} if priority else {},
         fields=tuple(fields),
         overhead=len(payload) - 4,
     )
+
+
+def headers_of(options: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The headers that are not as usual."""
+    limits = [options.get("time_limit"), options.get("soft_time_limit")]
+    headers: dict[str, t.Any] = {} if limits == [None, None] else {"timelimit": limits}
+    if options["ignore_result"]:
+        headers["ignore_result"] = True
+    return headers

@@ -11,7 +11,7 @@ import base64
 import json
 import typing as t
 
-__all__ = ["EMBED", "LISTED", "USUAL", "Parts", "line", "pack", "parts", "unpack"]
+__all__ = ["EMBED", "LISTED", "USUAL", "Parts", "line", "pack", "parts", "quoted", "unpack"]
 
 Message = dict[str, t.Any]
 
@@ -39,7 +39,8 @@ USUAL: dict[str, t.Any] = {
 GIVEN = "delivery_tag"
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-_text = json.encoder.encode_basestring_ascii
+#: A text as JSON.
+quoted = json.encoder.encode_basestring_ascii
 
 
 def pack(message: Message, queue: str) -> str:
@@ -81,7 +82,7 @@ def line(values: list[str], headers: Message | None, properties: Message | None,
     :param headers, properties: Those that are not as usual.
     """
     more = f",{_encode(headers or {})},{_encode(properties or {})}" if headers or properties else ""
-    return f"[{','.join(map(_text, values))}{more}]\n{body.removesuffix(EMBED)}"
+    return f"[{','.join(map(quoted, values))}{more}]\n{body.removesuffix(EMBED)}"
 
 
 def _usual(job_id: str, queue: str) -> tuple[Message, Message]:

@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 
 from .deadline import Deadline
 from .deliveries import fetched
-from .link import Link, StoreUnavailable
+from .link import StoreUnavailable
 
 if t.TYPE_CHECKING:
     from .data import Delivery, Fetched
@@ -42,7 +42,7 @@ class Bell:
     def __init__(self, store: Deliveries, lease: float) -> None:
         self._store = store
         self._patience = TICK + min(ANSWER, lease / 3)
-        self._kept = store.connections.kept()
+        self._link = store.connections.own()
         #: The queues that the server was asked for, until it answers.
         self._queues: frozenset[str] = frozenset()
         self._overdue = 0.0
@@ -65,10 +65,10 @@ class Bell:
         :param fetch: As :meth:`.Deliveries.fetch_command` makes it.
         :raises StoreUnavailable: The server is away.
         """
-        self._store.connections.check(self._kept)
-        link = Link(self._kept, Deadline.after(ANSWER))
-        link.open()
-        opened = self._kept.connection._sock
+        link = self._link
+        self._store.connections.check(link)
+        link.open(Deadline.after(ANSWER))
+        opened = link.connection._sock
         if opened is not self._watched:
             self._watch_no_more()
             self._selector.register(opened, selectors.EVENT_READ)
@@ -103,7 +103,8 @@ class Bell:
         return True
 
     def _read(self) -> Fetched | None:
-        link, refused = Link(self._kept, Deadline.after(ANSWER)), None
+        link, refused = self._link, None
+        link.within(Deadline.after(ANSWER))
         try:
             try:
                 link.read()
@@ -133,11 +134,11 @@ class Bell:
         :return: The jobs that the server had handed out by then.
         """
         found, jobs = None, self._unwanted
-        if self._queues and self._kept.connection.is_connected:
+        if self._queues and self._link.connection.is_connected:
             # Only the server knows whether an answer is on its way. It sends all that it has
             # answered before it learns that nothing more will be asked, and closes.
             with suppress(StoreUnavailable, OSError):
-                socket.socket.shutdown(self._kept.connection._sock, socket.SHUT_WR)
+                socket.socket.shutdown(self._link.connection._sock, socket.SHUT_WR)
                 found = self._read()
         self.close()
         self._unwanted = []
@@ -156,7 +157,7 @@ class Bell:
         """Hang up; the next question opens it again."""
         self._watch_no_more()
         self._queues = frozenset()
-        self._kept.connection.disconnect()
+        self._link.connection.disconnect()
 
     def _watch_no_more(self) -> None:
         if self._watched is not None:

@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from .address import connection_options, redis_url
 from .deadline import Deadline
-from .link import Kept, Link, StoreUnavailable
+from .link import Link, StoreUnavailable
 from .sentinel import Primary
 
 __all__ = ["Connections", "Deadline", "Link", "StoreUnavailable"]
@@ -52,7 +52,7 @@ class Connections:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._free: deque[Kept] = deque()
+        self._free: deque[Link] = deque()
         self._slots: SimpleQueue[None] = SimpleQueue()
         for _ in range(self._limit):
             self._slots.put(None)
@@ -81,22 +81,22 @@ class Connections:
             self._reset()
         return _Loan(self, deadline)
 
-    def kept(self) -> Kept:
+    def own(self) -> Link:
         """A connection of one's own, which opens when it is used."""
-        return Kept(self._settings.connection_class(**self._settings.connection_kwargs))
+        return Link(self._settings.connection_class(**self._settings.connection_kwargs))
 
-    def _get(self) -> Kept:
+    def _get(self) -> Link:
         try:
-            kept = self._free.pop()
+            link = self._free.pop()
         except IndexError:
-            kept = self.kept()
-        self.check(kept)
-        return kept
+            link = self.own()
+        self.check(link)
+        return link
 
-    def check(self, kept: Kept) -> None:
+    def check(self, link: Link) -> None:
         """Close a connection to a server that is the primary no longer."""
         if self._primary is not None:
-            self._primary.check(kept.connection)
+            self._primary.check(link.connection)
 
     def close(self) -> None:
         """Close the connections that are free."""
@@ -108,7 +108,7 @@ class Connections:
 class _Loan:
     """A connection that somebody has borrowed; a plain object, as one is made for each call."""
 
-    __slots__ = ("_deadline", "_free", "_kept", "_pool", "_slots")
+    __slots__ = ("_deadline", "_free", "_link", "_pool", "_slots")
 
     def __init__(self, pool: Connections, deadline: Deadline) -> None:
         self._pool = pool
@@ -124,13 +124,12 @@ class _Loan:
                 f"All {self._pool._limit} connections to the server stayed busy.", sent=False
             ) from None
         try:
-            self._kept = self._pool._get()
+            link = self._link = self._pool._get()
         except BaseException:
             self._slots.put(None)
             raise
-        link = Link(self._kept, self._deadline)
         try:
-            link.open()
+            link.open(self._deadline)
         except BaseException as error:
             self._end(error)
             raise
@@ -142,10 +141,10 @@ class _Loan:
     def _end(self, error: BaseException | None) -> None:
         try:
             if error is None:
-                self._free.append(self._kept)
+                self._free.append(self._link)
                 return
             # Whatever it still holds belongs to a command that nobody waits for.
-            self._kept.connection.disconnect()
+            self._link.connection.disconnect()
             if isinstance(error, StoreUnavailable) and self._pool._primary is not None:
                 # The others lead to the same server, which may be the primary no longer: each
                 # would wait for it as long as this one did.

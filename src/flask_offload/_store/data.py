@@ -73,34 +73,55 @@ class NewJob:
         return {name: value for name, value in fields.items() if value}
 
 
-@dataclass(frozen=True, slots=True)
 class Accepted:
-    """A job on its way in.
+    """A job on its way in. A plain class, as one is made for each enqueue.
 
-    :param args: For the script: all that there is of it.
+    :param rare: What most jobs have none of; see :meth:`rarely`.
+    :param envelope: The whole message; empty where another broker carries it.
+    :param owners: As JSON; empty for none.
+    :param fields: Names and values of what the server only keeps.
     """
 
-    id: str
-    args: tuple[t.Any, ...]
+    __slots__ = ("args", "id", "size")
 
-    @property
-    def size(self) -> int:
-        """Of its message, about."""
-        return len(self.args[5])
+    def __init__(
+        self, job_id: str, rare: str, state: str, envelope: str, queue: str, owners: str,
+        fields: t.Sequence[str],
+    ) -> None:  # fmt: skip
+        self.id = job_id
+        #: Of its message, about.
+        self.size = len(envelope)
+        #: For the script: all that there is of it.
+        self.args = (rare, state, envelope, queue, owners, len(fields), *fields)
+
+    @staticmethod
+    def rarely(
+        *,
+        nesting: int = 0,
+        retries: int = 0,
+        delay: float = 0,
+        confirm_within: float = 0,
+        priority: int = 0,
+        unique: str = "",
+    ) -> str:
+        """
+        :param confirm_within: Seconds after which it is void unless it is confirmed; 0 for never.
+        """
+        values = (nesting, retries, delay, confirm_within, priority, unique)
+        return json.dumps(values) if any(values) else ""
 
     @classmethod
     def of(
         cls, job: NewJob, state: JobState, envelope: str = "", confirm_within: float = 0
     ) -> Accepted:
-        """
-        :param envelope: The whole message; empty where another broker carries it.
-        :param confirm_within: Seconds after which it is void unless it is confirmed; 0 for never.
-        """
+        """That of a record, with its message."""
+        rare = cls.rarely(
+            nesting=job.nesting, retries=job.retries, delay=job.delay,
+            confirm_within=confirm_within, priority=job.priority, unique=job.unique,
+        )  # fmt: skip
         owners = json.dumps(job.owners) if job.owners else ""
         more = [text for pair in job.more().items() for text in pair]
-        attempt = (job.nesting, job.retries, state.value, job.delay)
-        place = (confirm_within, envelope, job.queue, job.priority, owners, job.unique)
-        return cls(job.id, (*attempt, *place, len(more), *more))
+        return cls(job.id, rare, state.value, envelope, job.queue, owners, more)
 
 
 @dataclass(frozen=True, slots=True)

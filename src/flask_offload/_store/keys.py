@@ -18,7 +18,7 @@ class Keys:
     ``job:<id>``        hash    its expiry, once finished
     ``log:<id>``        list    its expiry, once finished
     ``result:<id>``     string  its expiry
-    ``events``          stream  trimmed at each entry
+    ``events``          stream  trimmed now and then
     ``jobs``            zset    prune, when the job is gone
     ``owner:<owner>``   zset    prune, when the job is gone
     ``expiry``          zset    prune

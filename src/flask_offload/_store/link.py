@@ -13,7 +13,9 @@ from ..exceptions import ServerError
 from .address import reason
 from .deadline import Deadline
 
-__all__ = ["Kept", "Link", "StoreUnavailable"]
+__all__ = ["Link", "StoreUnavailable"]
+
+LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 
 class StoreUnavailable(ServerError, redis.ConnectionError):
@@ -33,17 +35,39 @@ class StoreUnavailable(ServerError, redis.ConnectionError):
         self.for_good = for_good
 
 
-class Kept:
-    """A connection of redis-py, and a quick way to see that nothing came in on it."""
+class Link:
+    """A connection of redis-py, lent for one step at a time, and the deadline of that step."""
 
-    __slots__ = ("_poll", "_socket", "connection")
+    __slots__ = ("_deadline", "_poll", "_socket", "connection")
 
     def __init__(self, connection: t.Any) -> None:
         self.connection = connection
+        self._deadline = Deadline(0.0)
         self._socket: t.Any = None
         self._poll: t.Callable[[int], t.Any] = lambda _: True
 
-    def is_quiet(self) -> bool:
+    def open(self, deadline: Deadline) -> None:
+        """Connect, unless connected to a peer that is still there."""
+        self._deadline = deadline
+        connection = self.connection
+        try:
+            left = deadline.left()
+            if not left:
+                raise redis.TimeoutError("no time was left to connect")
+            if connection.is_connected:
+                try:
+                    if self._is_quiet():
+                        return
+                except (redis.ConnectionError, OSError):
+                    pass
+                connection.disconnect()
+            connection.socket_connect_timeout = left
+            connection.socket_timeout = left
+            connection.connect()
+        except LOST as error:
+            raise _in_our_words(error, sent=False) from error
+
+    def _is_quiet(self) -> bool:
         """Whether the peer is there, and has said nothing since.
 
         A free connection has nothing to read; one that has was closed by the server, or is out of
@@ -64,35 +88,6 @@ class Kept:
         else:
             self._poll = lambda _: True
 
-
-class Link:
-    """One borrowed connection and its deadline."""
-
-    __slots__ = ("_connection", "_deadline", "_kept")
-
-    def __init__(self, kept: Kept, deadline: Deadline) -> None:
-        self._kept = kept
-        self._connection = kept.connection
-        self._deadline = deadline
-
-    def open(self) -> None:
-        """Connect, unless connected to a peer that is still there."""
-        connection = self._connection
-        with _NOT_SENT:
-            left = self._deadline.left()
-            if not left:
-                raise redis.TimeoutError("no time was left to connect")
-            if connection.is_connected:
-                try:
-                    if self._kept.is_quiet():
-                        return
-                except (redis.ConnectionError, OSError):
-                    pass
-                connection.disconnect()
-            connection.socket_connect_timeout = left
-            connection.socket_timeout = left
-            connection.connect()
-
     def call(self, *command: t.Any) -> t.Any:
         """Send one command and read its reply."""
         self.send(command)
@@ -100,37 +95,50 @@ class Link:
 
     def send(self, *commands: tuple[t.Any, ...]) -> None:
         """Send commands, whose replies are yet to be read."""
-        connection = self._connection
-        with _NOT_SENT:
+        try:
             try:
-                packed = [b"".join(hiredis.pack_command(command) for command in commands)]
+                packed = [hiredis.pack_command(command) for command in commands]
             except UnicodeEncodeError:
-                packed = _pack(connection, commands)
-            connection.send_packed_command(packed, check_health=False)
+                packed = _pack(self.connection, commands)
+            # In one write: they are to be there together.
+            packed = packed if len(packed) == 1 else [b"".join(packed)]
+            self.connection.send_packed_command(packed, check_health=False)
+        except LOST as error:
+            raise _in_our_words(error, sent=False) from error
 
     def read(self) -> t.Any:
         """Read one reply."""
-        with _SENT:
+        try:
             return self._read()
+        except LOST as error:
+            raise _in_our_words(error, sent=True) from error
+
+    def within(self, deadline: Deadline) -> None:
+        """Give what follows until then."""
+        self._deadline = deadline
 
     def _read(self) -> t.Any:
         left = self._deadline.left()
         if not left:
             raise redis.TimeoutError("no answer in time")
-        return self._connection.read_response(timeout=left)
+        return self.connection.read_response(timeout=left)
 
     def pipeline(self, commands: t.Sequence[tuple[t.Any, ...]]) -> list[t.Any]:
         """Send several commands at once. An error of one command is its item of the reply."""
-        connection = self._connection
-        with _NOT_SENT:
+        connection = self.connection
+        try:
             connection.send_packed_command(_pack(connection, commands), check_health=False)
+        except LOST as error:
+            raise _in_our_words(error, sent=False) from error
         replies: list[t.Any] = []
-        with _SENT:
+        try:
             for _ in commands:
                 try:
                     replies.append(self._read())
                 except redis.ResponseError as error:
                     replies.append(error)
+        except LOST as error:
+            raise _in_our_words(error, sent=True) from error
         return replies
 
 
@@ -147,25 +155,11 @@ def _pack(connection: t.Any, commands: t.Sequence[tuple[t.Any, ...]]) -> t.Any:
         )
 
 
-class _Translated:
-    """What redis-py raises, in our words."""
-
-    __slots__ = ("_sent",)
-
-    def __init__(self, *, sent: bool) -> None:
-        self._sent = sent
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, redis.AuthenticationError):
-            raise StoreUnavailable(
-                f"The server refused the user or password of OFFLOAD_URL ({error}).", sent=False
-            ) from error
-        if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
-            text = reason(error) or f"The server of OFFLOAD_URL is away ({error})."
-            raise StoreUnavailable(str(text), sent=self._sent) from error
-
-
-_NOT_SENT, _SENT = _Translated(sent=False), _Translated(sent=True)
+def _in_our_words(error: Exception, *, sent: bool) -> StoreUnavailable:
+    """What redis-py raises when a connection is lost."""
+    if isinstance(error, redis.AuthenticationError):
+        return StoreUnavailable(
+            f"The server refused the user or password of OFFLOAD_URL ({error}).", sent=False
+        )
+    text = reason(error) or f"The server of OFFLOAD_URL is away ({error})."
+    return StoreUnavailable(str(text), sent=sent)

@@ -52,7 +52,8 @@ class Records(Base):
         were accepted, and adds the rest.
         """
         keys = [self.keys.job(each.id) for each in jobs]
-        args: list[t.Any] = [*self._common(""), 0.0]
+        # What is over is no matter here: it needs no retention.
+        args: list[t.Any] = [self.keys.prefix, "", "", 0.0]
         for each in jobs:
             args += each.args
         while True:

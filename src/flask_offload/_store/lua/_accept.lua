@@ -1,20 +1,20 @@
 -- What enqueue and adopt do to accept a job.
 -- They set what is read here: nesting, retries, state, delay, confirm_within, message, queue,
 -- priority, owners, unique, fields, and lines: those that they have put a job in.
-local old = redis.call('HMGET', job, 'state', 'cancel_requested')
-if FINAL[old[1]] and redis.call('HEXISTS', job, 'reuse') == 1 then
+local old = redis.call('HGET', job, 'state')
+if FINAL[old] and redis.call('HEXISTS', job, 'reuse') == 1 then
   -- A new job in its place; see reuse. What still comes from the one before is refused.
   local known = redis.call('HMGET', job, 'fence', 'owners')
   redis.call('ZREM', prefix .. 'expiry', job_id .. '\n' .. (known[2] or '[]'))
   redis.call('ZREM', prefix .. 'dead', job_id)
   redis.call('DEL', job, prefix .. 'log:' .. job_id)
   redis.call('HSET', job, 'fence', (known[1] or 0) + 1)
-  old = {}
+  old = nil
 end
-if old[1] then
+if old then
   -- An enqueue of an id that exists adds nothing, also when that job has finished.
-  if FINAL[old[1]] or compare_attempt(nesting, retries) <= 0 then return { 'exists' } end
-  if old[2] then return { 'cancelled' } end
+  if FINAL[old] or compare_attempt(nesting, retries) <= 0 then return { 'exists' } end
+  if redis.call('HEXISTS', job, 'cancel_requested') == 1 then return { 'cancelled' } end
   -- Whoever holds the attempt before has nothing to give back and nothing to finish any more.
   leave_line()
   end_lease()
@@ -29,9 +29,10 @@ elseif unique ~= '' then
   redis.call('SET', prefix .. 'unique:' .. unique, job_id)
 end
 
+local at, n = stamp(now), #fields
 local function set(field, value)
-  fields[#fields + 1] = field
-  fields[#fields + 1] = value
+  fields[n + 1], fields[n + 2] = field, value
+  n = n + 2
 end
 
 set('state', state)
@@ -43,8 +44,7 @@ if owners ~= '' then set('owners', owners) end
 if unique ~= '' then set('unique', unique) end
 if message ~= '' then set('envelope', message) end
 if delay > 0 then set('due_at', stamp(now + delay)) end
-if not old[1] then
-  local at = stamp(now)
+if not old then
   set('created_at', at)
   if owners == '' then
     redis.call('ZADD', prefix .. 'jobs', at, job_id)
@@ -76,4 +76,4 @@ end
 count(state == 'retrying' and 'retried' or 'enqueued')
 set('event_id', add_event(state))
 redis.call('HSET', job, unpack(fields))
-return { old[1] and 'again' or 'created' }
+return { old and 'again' or 'created' }
