@@ -87,7 +87,10 @@ class Engine(Intake):
 
     def take(self, queues: t.Sequence[str], room: int, **asked: t.Any) -> Fetched:
         """Take jobs, as :meth:`.Store.fetch` hands them out; they are held from now on."""
-        found = self.store.fetch(self.worker, queues, room, **asked)
+        return self.taken(self.store.fetch(self.worker, queues, room, **asked))
+
+    def taken(self, found: Fetched) -> Fetched:
+        """Hold what was handed out."""
         self.due_in, self.more = found.due_in, found.more
         if found.jobs:
             with self._lock:

@@ -30,10 +30,12 @@ from .._store import Delivery, StoreUnavailable
 from . import logfile, ownlines, short
 from .costs import Costs
 from .light import LightRequest, Unfit, _current
-from .message import Message
+from .message import Message, tag
+from .pickup import Pickup
 from .stored import parts
 
 if t.TYPE_CHECKING:
+    from .._store import Fetched, Store
     from .engine import Engine
 
 __all__ = ["Lane"]
@@ -78,6 +80,10 @@ class Lane:
         self._moved_at = time.monotonic()
         self._queues: t.Sequence[str] = ()
         self.stopped = False
+        #: Whether a thread waits for jobs.
+        self._waits = False
+        #: How the threads hear of jobs; a solo worker hears of them in its event loop.
+        self.pickup = Pickup(self) if self._executor is not None else None
         engine.commits.watch = self._give_back_stuck
         atexit.register(self.end)
         _lanes.add(self)
@@ -99,7 +105,43 @@ class Lane:
         :param in_pool: How many jobs are on Celery's own way.
         """
         self._in_pool = in_pool
-        return 0 if self.stopped else max(0, self.size - self._loops - in_pool)
+        return 0 if self.stopped else max(0, self._free)
+
+    @property
+    def _free(self) -> int:
+        if self.pickup is not None:
+            self._in_pool = self.pickup.in_pool
+        return self.size - self._loops - self._in_pool
+
+    # -- what the thread asks that waits for jobs
+
+    @property
+    def store(self) -> Store:
+        return self._engine.store
+
+    @property
+    def lease(self) -> float:
+        return self._engine.settings.lease
+
+    @property
+    def idle(self) -> int:
+        """How many threads have nothing to do but wait, this one among them."""
+        return max(0, self._free + 1)
+
+    @property
+    def has_jobs(self) -> bool:
+        return bool(self._waiting)
+
+    def may_wait(self) -> bool:
+        """Whether there is no other use for this thread."""
+        return not (self.stopped or self._waiting) and self._may_wait(self._free + 1)
+
+    def another_waits(self) -> bool:
+        """Whether there will be a thread that waits once this one and others work."""
+        return self._may_wait(self._free + 1 - len(self._waiting))
+
+    def _may_wait(self, threads: int) -> bool:
+        return threads > 0 and not self.stopped and self.pickup is not None and self.pickup.open
 
     # -- in
 
@@ -139,14 +181,15 @@ class Lane:
 
     def go(self) -> bool:
         """Set threads to work on what was taken; whether there was something."""
-        if not self._waiting:
-            return False
         if self._executor is None:
+            if not self._waiting:
+                return False
             self._turn()
             return True
         with self._lock:
-            wanted = min(self.size - self._in_pool - self._loops, len(self._waiting))
-            for _ in range(wanted):
+            # As many as there is work for, and one that waits for more.
+            wanted = len(self._waiting) + (not self._waits and self._may_wait(1)) - self._asked
+            for _ in range(min(self._free, wanted)):
                 try:
                     self._executor.submit(self._loop)
                 except RuntimeError:
@@ -164,25 +207,34 @@ class Lane:
             try:
                 light, cost = self._waiting.popleft()
             except IndexError:
-                if (self._more and self._refill()) or not self._leave(unless_waiting=True):
+                if (self._more and self._refill()) or self._wait_or_leave():
                     continue
                 return
+            if not self._waits:
+                self.go()
             self._run(light, cost)
             if self._more and self._behind < SHARE / 2:
                 self._refill()
-        self._leave()
+        with self._lock:
+            self._loops -= 1
         self.go()
 
-    def _leave(self, *, unless_waiting: bool = False) -> bool:
+    def _wait_or_leave(self) -> bool:
+        """Wait for jobs, unless another thread does; false if this one has left the lane."""
         with self._lock:
-            # Who adds a job asks for a thread under this lock: it sees that this one goes, or
-            # this one sees the job.
-            if unless_waiting and self._waiting:
+            # Who adds a job, or ends its wait, asks for threads under this lock: it sees that this
+            # one goes, or this one sees the job, and that nobody waits.
+            if self._waiting:
+                return True
+            pickup = self.pickup
+            if pickup is None or self._waits or not self._may_wait(self._free + 1):
+                self._loops -= 1
                 return False
-            full = self._loops + self._in_pool >= self.size
-            self._loops -= 1
-        if full:
-            self._engine.wake()
+            self._waits = True
+        try:
+            pickup.wait()
+        finally:
+            self._waits = False
         return True
 
     def _executor_is_wanted(self) -> bool:
@@ -215,7 +267,10 @@ class Lane:
             share = SHARE - self._behind / quick
             if share <= 0:
                 return bool(self._waiting)
-            for message, _ in self.fetch(self._queues, 0, quick, share):
+            queues = self._queues
+            if self.pickup is not None:
+                queues = [queue for queue in queues if self.pickup.consumes(queue)]
+            for message, _ in self.fetch(queues, 0, quick, share):
                 # Celery's own consumer is in another thread; it gets it from the line.
                 self._engine.release(
                     message["properties"]["delivery_tag"], forgive=True, in_pool=True
@@ -233,9 +288,27 @@ class Lane:
         self, queues: t.Sequence[str], room: int, slots: int, share: float = SHARE
     ) -> list[tuple[Message, str]]:
         """Fetch for threads that have nothing to do; what must go Celery's way is returned."""
+        return self.take(self.look(queues, room, slots, share))
+
+    def look(self, queues: t.Sequence[str], room: int, slots: int, share: float = SHARE) -> Fetched:
+        """What the server has for threads that have nothing to do."""
         self._queues = queues
-        found = self._engine.take(queues, room, slots=slots, share=share, costs=self._costs.shown())
+        return self.store.fetch(
+            self._engine.worker, queues, room, slots=slots, share=share, costs=self._costs.shown()
+        )
+
+    def fetch_command(self, queues: t.Sequence[str], room: int, slots: int) -> tuple[t.Any, ...]:
+        """The command that looks."""
+        self._queues = queues
+        worker, costs = self._engine.worker, self._costs.shown()
+        return self.store.fetch_command(worker, queues, room, slots, SHARE, costs)
+
+    def take(self, found: Fetched) -> list[tuple[Message, str]]:
+        """Take jobs in; what must go Celery's way is returned."""
+        self._engine.taken(found)
         self._more = found.more
+        if self.pickup is not None:
+            self.pickup.next_is_due_in(found.due_in)
         rest = []
         for delivery in found.jobs:
             if not self._take(delivery):
@@ -243,6 +316,14 @@ class Lane:
                 if message is not None:
                     rest.append((message, delivery.queue))
         return rest
+
+    def give_back(self, jobs: t.Iterable[Delivery]) -> None:
+        """Give back what was handed out too late."""
+        for delivery in jobs:
+            try:
+                self._engine.release(tag(delivery), forgive=True)
+            except StoreUnavailable:
+                self._engine.abandon([tag(delivery)])
 
     def _run(self, light: LightRequest, cost: float) -> None:
         self._moved_at = began = time.monotonic()
@@ -294,6 +375,8 @@ class Lane:
     def stop(self) -> None:
         """Take no more. What runs goes on, and the little that waits behind it is still done."""
         self.stopped = True
+        if self.pickup is not None:
+            self.pickup.stop()
 
     def end(self) -> None:
         """The last that the process does: what its pool did not get to goes back."""
@@ -309,10 +392,13 @@ class Lane:
 def _open(sender: t.Any, **_: t.Any) -> None:
     """Give a worker its lane, if its pool runs jobs in the worker's own process."""
     engine: Engine | None = getattr(sender.task_consumer.channel, "engine", None)
-    if engine is not None and isinstance(sender.pool, thread.TaskPool | solo.TaskPool):
-        logfile.batch()
-        ownlines.shorten()
+    if engine is None or not isinstance(sender.pool, thread.TaskPool | solo.TaskPool):
+        return
+    logfile.batch()
+    ownlines.shorten()
+    if sender.hub is not None:
         engine.lane = Lane(engine, sender)
+        sender.task_consumer.channel.tell_lane()
 
 
 @signals.worker_shutting_down.connect(weak=False)

@@ -21,3 +21,10 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
         if channel is not None and kind == "BRPOP" and channel._in_poll and channel.engine:
             return channel.handlers[kind]()
         return super().on_readable(fileno)
+
+    def on_poll_start(self) -> None:
+        super().on_poll_start()
+        for channel in self._channels:
+            # Should a thread that waits for jobs have gone for a reason that is over.
+            if channel.active_queues and channel.lane is not None and channel.lane.pickup:
+                channel.lane.go()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import typing as t
+from collections import deque
 from contextlib import suppress
 from queue import Empty
 from time import monotonic
@@ -44,6 +45,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
     def can_consume(self) -> bool:
         # Commands to a worker come on channels without a line, also when all threads are busy.
         lane = self.channel.lane if self.channel.active_queues else None
+        if lane is not None and lane.pickup is not None:
+            lane = None  # It looks after itself.
         return bool(super().can_consume()) and (lane is None or lane.free(self.in_hand) > 0)
 
     @property
@@ -61,7 +64,9 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         if self._is_ours(delivery_tag):
             self._settle(delivery_tag, self.channel.engine.ack)
             lane, engine = self.channel.lane, self.channel.engine
-            if lane is not None and not lane.in_loop:
+            if lane is not None and lane.pickup is not None:
+                lane.go()
+            elif lane is not None and not lane.in_loop:
                 engine.wake()
             elif engine.more:
                 # There was more than this worker had room for: no need to wait for a marker.
@@ -88,6 +93,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         is still run, and nothing is given back blindly because a connection was lost."""
         engine: Engine | None = self.channel.engine
         self._flush()
+        if engine is not None:
+            self.channel.give_back()
         delivered: dict[str, t.Any] = self._delivered or {}
         for tag in [tag for tag in delivered if self._is_ours(tag)]:
             del delivered[tag]
@@ -112,6 +119,11 @@ class Channel(stock.Channel):
     engine: Engine | None = None
     _due: t.Any = None
     _soon = False
+
+    def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
+        #: What the lane has fetched for Celery's own way.
+        self._fetched: deque[tuple[Message, str]] = deque()
+        super().__init__(*args, **kwargs)
 
     @property
     def lane(self) -> Lane | None:
@@ -169,7 +181,7 @@ class Channel(stock.Channel):
             return
         keys: list[str] = []
         for queue in queues:
-            if self._has_line(queue):
+            if self._has_line(queue) and not self._lane_waits:
                 keys.append(f"{WAKE}{queue}")
             # What is no task waits in a list, as with kombu: a reply of the RPC backend.
             keys.extend(self._q_for_pri(queue, priority) for priority in self.priority_steps)
@@ -203,19 +215,79 @@ class Channel(stock.Channel):
             if reply and self.engine is not None:
                 self.engine.store.wake(key.removeprefix(WAKE))
             return True
-        if not self._take_turn():
+        if self._lane_waits or not self._take_turn():
             raise Empty
         return True
 
+    # -- consuming, by a thread of the lane
+
+    @property
+    def _lane_waits(self) -> bool:
+        return self.lane is not None and self.lane.pickup is not None
+
+    def basic_consume(self, queue: str, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        answer = super().basic_consume(queue, *args, **kwargs)
+        self.tell_lane()
+        return answer
+
+    def _basic_cancel(self, consumer_tag: str) -> t.Any:
+        answer = super()._basic_cancel(consumer_tag)
+        self.tell_lane()
+        return answer
+
+    def tell_lane(self) -> None:
+        """Say what is consumed here."""
+        lane = self.lane
+        if lane is not None and lane.pickup is not None:
+            lane.pickup.watch(self, self.next_queues())
+            lane.go()
+
+    def next_queues(self) -> list[str]:
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        return [queue for queue in queues if self._has_line(queue)]
+
+    def room(self) -> int:
+        room = self.qos.can_consume_max_estimate()
+        return BATCH if room is None else int(room)
+
+    def in_pool(self) -> int:
+        return t.cast("QoS", self.qos).in_hand + len(self._fetched)
+
+    def took_from(self, queue: str) -> None:
+        self._queue_cycle.rotate(queue)
+
+    def deliver(self, messages: list[tuple[Message, str]]) -> None:
+        self._fetched.extend(messages)
+        hub = self._hub
+        if hub is None:
+            self.give_back()
+        else:
+            hub.call_soon(self._deliver_fetched)
+
+    def _deliver_fetched(self) -> None:
+        while self._fetched:
+            if self.closed:
+                self.give_back()
+                return
+            # Counted as fetched until it counts as delivered: a moment too often, never too little.
+            self._hand_over(*self._fetched[0])
+            self._fetched.popleft()
+
+    def give_back(self) -> None:
+        """Give back what the event loop did not get to. For any thread."""
+        with suppress(IndexError):
+            while self.engine is not None:
+                message, _ = self._fetched.popleft()
+                self.engine.abandon([message["properties"]["delivery_tag"]])
+
+    # -- consuming, by the event loop
+
     def _take_turn(self) -> bool:
         """Fetch for who has nothing to do; whether there was something."""
-        queues = [
-            q for q in self._queue_cycle.consume(len(self.active_queues)) if self._has_line(q)
-        ]
+        queues = self.next_queues()
         if self.engine is None or not queues:
             return False
-        room = self.qos.can_consume_max_estimate()
-        room = BATCH if room is None else max(1, room)
+        room = max(1, self.room())
         lane = self.engine.lane
         if lane is None:
             messages = self.engine.fetch(queues, room)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .address import connection_options, driver
 from .adoption import Adoption, Arrival, Entry, as_bytes
+from .bell import Bell
 from .checks import Fault, Health, examine
 from .connection import Deadline, StoreUnavailable
 from .data import (
@@ -27,6 +28,7 @@ __all__ = [
     "Accepted",
     "Adoption",
     "Arrival",
+    "Bell",
     "Deadline",
     "Delivery",
     "Entry",

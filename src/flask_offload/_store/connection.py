@@ -81,14 +81,22 @@ class Connections:
             self._reset()
         return _Loan(self, deadline)
 
+    def own(self) -> Link:
+        """A connection of one's own, which opens when it is used."""
+        return Link(self._settings.connection_class(**self._settings.connection_kwargs))
+
     def _get(self) -> Link:
         try:
             link = self._free.pop()
         except IndexError:
-            link = Link(self._settings.connection_class(**self._settings.connection_kwargs))
+            link = self.own()
+        self.check(link)
+        return link
+
+    def check(self, link: Link) -> None:
+        """Close a connection to a server that is the primary no longer."""
         if self._primary is not None:
             self._primary.check(link.connection)
-        return link
 
     def close(self) -> None:
         """Close the connections that are free."""

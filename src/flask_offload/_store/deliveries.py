@@ -5,10 +5,22 @@ from __future__ import annotations
 import json
 import typing as t
 
+from . import scripts
 from .base import Base
 from .data import Delivery, Fetched
 
-__all__ = ["Deliveries"]
+__all__ = ["Deliveries", "fetched"]
+
+
+def fetched(answer: t.Sequence[t.Any]) -> Fetched:
+    """What the server says to who fetches."""
+    due, more, *items = answer
+    rows = zip(*[iter(items)] * 9, strict=True)
+    found = [
+        Delivery(job_id, int(fence), queue, raw, bool(at_once), tuple(origin))
+        for job_id, fence, queue, raw, at_once, *origin in rows
+    ]
+    return Fetched(found, bool(more), float(due) if due else None)
 
 
 class Deliveries(Base):
@@ -35,14 +47,21 @@ class Deliveries(Base):
         :param costs: The seconds that a job of each task takes which may wait so, as JSON.
         """
         slots = room if slots is None else slots
-        asked = (worker, room, self._lease, json.dumps(list(queues)), slots, share, costs)
-        due, more, *items = self._script("fetch", "", *asked)
-        rows = zip(*[iter(items)] * 9, strict=True)
-        found = [
-            Delivery(job_id, int(fence), queue, raw, bool(at_once), tuple(origin))
-            for job_id, fence, queue, raw, at_once, *origin in rows
-        ]
-        return Fetched(found, bool(more), float(due) if due else None)
+        asked = self._asked(worker, queues, room, slots, share, costs)
+        return fetched(self._script("fetch", "", *asked))
+
+    def fetch_command(
+        self, worker: str, queues: t.Sequence[str], room: int, slots: int, share: float, costs: str
+    ) -> tuple[t.Any, ...]:
+        """What :meth:`fetch` sends to a server that knows the script; :func:`fetched` reads the
+        answer."""
+        args = (*self._common(""), *self._asked(worker, queues, room, slots, share, costs))
+        return scripts.command("fetch", [self.keys.job("")], args)
+
+    def _asked(
+        self, worker: str, queues: t.Sequence[str], room: int, *more: t.Any
+    ) -> tuple[t.Any, ...]:
+        return (worker, room, self._lease, json.dumps(list(queues)), *more)
 
     def extend(self, held: t.Mapping[str, int]) -> tuple[list[str], list[str]]:
         """Say that a worker is alive.

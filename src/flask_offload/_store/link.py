@@ -90,18 +90,32 @@ class Link:
 
     def call(self, *command: t.Any) -> t.Any:
         """Send one command and read its reply."""
+        self.send(command)
+        return self.read()
+
+    def send(self, *commands: tuple[t.Any, ...]) -> None:
+        """Send commands, whose replies are yet to be read."""
         try:
             try:
-                packed = [hiredis.pack_command(command)]
+                packed = [hiredis.pack_command(command) for command in commands]
             except UnicodeEncodeError:
-                packed = _pack(self.connection, [command])
+                packed = _pack(self.connection, commands)
+            # In one write: they are to be there together.
+            packed = packed if len(packed) == 1 else [b"".join(packed)]
             self.connection.send_packed_command(packed, check_health=False)
         except LOST as error:
             raise _in_our_words(error, sent=False) from error
+
+    def read(self) -> t.Any:
+        """Read one reply."""
         try:
             return self._read()
         except LOST as error:
             raise _in_our_words(error, sent=True) from error
+
+    def within(self, deadline: Deadline) -> None:
+        """Give what follows until then."""
+        self._deadline = deadline
 
     def _read(self) -> t.Any:
         left = self._deadline.left()

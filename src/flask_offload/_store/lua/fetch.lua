@@ -35,6 +35,7 @@ if now - pulse > 5 then
 end
 
 -- What is due lines up; what its worker no longer holds lines up again, in its old place.
+local lined_up = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'scheduled', '-inf', stamp(now), 'LIMIT', 0, 100)) do
   of(id)
   redis.call('ZREM', prefix .. 'scheduled', id)
@@ -45,6 +46,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'scheduled', '-inf', s
     redis.call('HSET', job, 'state', 'queued')
     redis.call('HDEL', job, 'due_at')
     line_up(queue)
+    lined_up[queue] = true
     event('queued')
   end
 end
@@ -148,6 +150,9 @@ for _, queue in ipairs(cjson.decode(ARGV[7])) do
     if redis.call('ZCARD', line) > 0 then
       out[2] = 1
       wake(queue)
+    elseif lined_up[queue] then
+      -- What lined up has been handed out: nobody needs to look.
+      redis.call('DEL', prefix .. 'wake:' .. queue)
     end
   end
 end
