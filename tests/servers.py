@@ -162,3 +162,11 @@ def worker(
     celery = str(Path(sys.executable).with_name("celery"))
     command = [celery, "-A", app, "worker", "--loglevel=info", *arguments]
     return Process(*command, log=log, env=env, cwd=cwd)
+
+
+def offload_worker(
+    app: str, log: Path, *arguments: str, env: dict[str, str] | None = None, cwd: Path = HERE
+) -> Process:
+    """``flask --app <app> offload worker``, likewise."""
+    flask = str(Path(sys.executable).with_name("flask"))
+    return Process(flask, "--app", app, "offload", "worker", *arguments, log=log, env=env, cwd=cwd)

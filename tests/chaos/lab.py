@@ -32,9 +32,10 @@ HERE = Path(__file__).parent
 class Worker:
     """A worker process, with its pool."""
 
-    def __init__(self, name: str, process: servers.Process) -> None:
+    def __init__(self, name: str, process: servers.Process, processes: int = 1) -> None:
         self.name = name
         self.process = process
+        self._processes = processes
 
     @property
     def alive(self) -> bool:
@@ -49,7 +50,7 @@ class Worker:
     def ready(self) -> bool:
         if not self.alive:
             raise AssertionError(f"{self.name} has ended: {self.process.text[-3000:]}")
-        return "ready." in self.process.text
+        return self.process.text.count("ready.") >= self._processes
 
     def group(self, number: int) -> None:
         """Send a signal to the worker and its pool."""
@@ -59,7 +60,8 @@ class Worker:
 class Lab:
     """One system under test.
 
-    :param column: ``ours`` or ``stock``, and the pool: ``ours:prefork``.
+    :param column: ``ours`` or ``stock``, and the pool: ``ours:prefork``; ``ours:processes`` for
+        ``flask offload worker --processes 2 --threads …``.
     :param lease: ``OFFLOAD_LEASE``; the visibility timeout of the stock transport.
     """
 
@@ -106,19 +108,26 @@ class Lab:
         self, *arguments: str, concurrency: int = 2, ready: bool = True, **env: str
     ) -> Worker:
         name = f"w{len(self.workers)}"
-        command = ["-n", f"{name}@chaos", "--pool", self.pool, "--concurrency", str(concurrency)]
+        processes = min(2, concurrency) if self.pool == "processes" else 1
+        if self.pool == "processes":
+            app, start = "worker_app", servers.offload_worker
+            command = ["--processes", str(processes), "--threads", str(concurrency // processes)]
+        else:
+            app, start = "worker_app.celery", servers.worker
+            command = ["--pool", self.pool, "--concurrency", str(concurrency)]
         if self.engine == "stock":
             # Killed workers would otherwise be waited for at the start.
             command += ["--without-mingle", "--without-gossip"]
-        process = servers.worker(
-            "worker_app.celery",
+        process = start(
+            app,
             self.folder / f"{name}.log",
             *command,
+            *("-n", f"{name}@chaos"),
             *arguments,
             env={**self.env, "CHAOS_WORKER": name, **env},
             cwd=HERE,
         )
-        self.workers.append(Worker(name, process))
+        self.workers.append(Worker(name, process, processes))
         if ready:
             self.ready(self.workers[-1])
         return self.workers[-1]
