@@ -13,6 +13,7 @@ from pathlib import Path
 from flask import Flask, current_app, has_request_context, request
 from werkzeug.local import LocalProxy
 
+from ._background import BackgroundViews
 from ._celery import Job, OffloadCelery, Origin
 from ._config import Settings
 from ._control import Control
@@ -61,7 +62,7 @@ class _Declared:
     options: dict[str, t.Any] = field(default_factory=dict)
 
 
-class Offload:
+class Offload(BackgroundViews):
     """Moves slow work out of the requests of a Flask app.
 
     .. code-block:: python
@@ -77,6 +78,7 @@ class Offload:
     """
 
     def __init__(self, app: Flask | None = None) -> None:
+        super().__init__()
         self._app: weakref.ref[Flask] | None = None
         self._declared: dict[str, _Declared] = {}
         if app is not None:
@@ -116,6 +118,7 @@ class Offload:
         app.extensions[KEY] = OffloadState(settings, celery, control, access, server)
         for declared in self._declared.values():
             celery.task(declared.fun, **declared.options)
+        self._register_views(app, celery)
         app.register_blueprint(
             make_blueprint(settings, control, access, debug_hint=lambda: app.debug)
         )

@@ -11,6 +11,7 @@ from .._jobs import JobRecord
 from ..exceptions import JobNotFound
 from . import errors, pages, view, words
 from .negotiate import json_response, wants_json
+from .response import KeptResponse, fence
 from .sse import MAX_LISTED, Streams, last_seq
 from .watch import JobWatch, ListWatch
 
@@ -31,6 +32,8 @@ INLINE = {
     "image/webp",
     "text/plain",
 }
+#: Seconds after which a program may ask again.
+POLL_AFTER = 2
 
 
 class JobPages:
@@ -55,6 +58,8 @@ class JobPages:
         if key and not as_json:
             # Off the address bar with it, from where it would be copied and sent on.
             response = t.cast("Response", redirect(self._access.page(job_id), 303))
+        elif (moved := self._moved_on(record, as_json)) is not None:
+            response = moved
         elif as_json:
             response = self._json(record)
         else:
@@ -114,6 +119,17 @@ class JobPages:
 
     # -- what they share
 
+    def _moved_on(self, record: JobRecord, as_json: bool) -> Response | None:
+        """The way to the response of a background view that is over.
+
+        Our own script says how it wants the JSON, and is not led on; nor is who asks to stay.
+        """
+        asked = {"stay"} if not as_json else {"stay", "format", "logs_after"}
+        url = view.response_url(record, self._links(record))
+        if url is None or not asked.isdisjoint(request.args):
+            return None
+        return t.cast("Response", redirect(url, 303))
+
     def _admitted(self, job_id: str) -> JobRecord:
         """The record, if the visitor may see it.
 
@@ -143,7 +159,10 @@ class JobPages:
         after = request.args.get("logs_after", type=int)
         if after is not None:
             job["logs"] = view.log_json(self._control.logs(record.id, max(0, after)))
-        return json_response(job)
+        response = json_response(job)
+        if not record.state.finished:
+            response.headers["Retry-After"] = str(POLL_AFTER)
+        return response
 
     def _page(self, record: JobRecord) -> Response:
         seen = self._seen(record)
@@ -176,8 +195,10 @@ def make_blueprint(
     blueprint.add_url_rule("/<job_id>/events", "events", views.events)
     blueprint.add_url_rule("/<job_id>/cancel", "cancel", views.cancel, methods=["POST"])
     blueprint.add_url_rule("/<job_id>/files/<name>", "file", views.file)
+    kept = KeptResponse(control, views._admitted, views._links)
+    blueprint.add_url_rule("/<job_id>/response", "response", kept)
     blueprint.register_error_handler(errors.CrossSiteError, errors.answer)
-    blueprint.after_request(pages.fence)
+    blueprint.after_request(fence)
     return blueprint
 
 

@@ -13,7 +13,7 @@ from . import words
 from .reading import iso, size
 from .sentences import parts_json, plain
 
-__all__ = ["Links", "Result", "dumps", "job_json", "log_json", "result_of"]
+__all__ = ["Links", "Result", "dumps", "job_json", "log_json", "response_url", "result_of"]
 
 #: Characters of a result that a page shows; the rest is a click away.
 SHOWN = 20_000
@@ -103,6 +103,8 @@ def job_json(
         stopped answering), else empty.
     ``url``, ``cancel_url``
         Its page, and where to POST to stop it; the second is null when there is nothing to stop.
+    ``response_url``
+        Of a background view that is over: its response, where the page moves on to; else null.
     ``now``
         The time of the answer.
     ``view``
@@ -150,6 +152,7 @@ def job_json(
         "waiting_for": waiting_for,
         "url": links.to(),
         "cancel_url": None if finished or record.cancel_requested else links.to("/cancel"),
+        "response_url": response_url(record, links),
         "now": iso(now),
         "view": {
             "heading": words.heading(record),
@@ -165,6 +168,13 @@ def job_json(
             ],
         },
     }
+
+
+def response_url(record: JobRecord, links: Links) -> str | None:
+    """The address of the response of a background view that is over."""
+    if not record.state.finished or record.response is None:
+        return None
+    return links.to("/response")
 
 
 def log_json(lines: t.Iterable[LogLine]) -> list[dict[str, t.Any]]:

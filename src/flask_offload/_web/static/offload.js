@@ -53,6 +53,12 @@ class OffloadJob extends Live {
     this.#showFacts(job);
     this.#showLog(job);
     this.finished ||= job.finished_at !== null;
+    this.part("response").hidden = !job.response_url;
+    if (job.response_url) {
+      // A download leaves the page as it is, with a link to have it again.
+      this.part("response").querySelector("a").href = job.response_url;
+      location.replace(job.response_url);
+    }
   }
 
   #showResult(result) {
@@ -145,7 +151,7 @@ class OffloadJobs extends Live {
   }
 
   async poll() {
-    const reads = this.#unfinished().map((row) => this.read(row.dataset.href, row.dataset.id));
+    const reads = this.#unfinished().map((row) => this.read(`${row.dataset.href}?format=json`, row.dataset.id));
     const changed = (await Promise.all(reads)).some(Boolean);
     this.finished = !this.#unfinished().length;
     return changed;
