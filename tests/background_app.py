@@ -24,7 +24,6 @@ from flask import (
     get_flashed_messages,
     jsonify,
     redirect,
-    render_template_string,
     request,
     send_file,
     session,
@@ -90,6 +89,10 @@ def adds_plan(view: t.Any) -> t.Any:
     return guarded
 
 
+def adds_person(view: t.Any) -> t.Any:
+    return wraps(view)(lambda: view(person=object()))
+
+
 # What is carried
 
 
@@ -104,7 +107,7 @@ def echo(number: int) -> Response:
         args=request.args,
         form=request.form.to_dict(flat=False),
         json=request.get_json(silent=True),
-        data="" if request.form else request.get_data(as_text=True),
+        data="" if request.files else request.get_data(as_text=True),
         files={
             key: [file.filename, file.mimetype, len(file.read())]
             for key, file in request.files.items()
@@ -136,6 +139,12 @@ def pull_lang(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
         g.lang = values.pop("lang")
 
 
+@pages.after_request
+def count_in_blueprint(response: Response) -> Response:
+    response.headers.add("X-After", "blueprint")
+    return response
+
+
 @pages.get("/planned/<what>")
 @adds_plan
 @offload.background
@@ -144,7 +153,7 @@ def planned(what: str, plan: str) -> str:
 
 
 @pages.get("/unfit")
-@lambda view: wraps(view)(lambda: view(person=object()))
+@adds_person
 @offload.background
 def unfit(person: object) -> str:
     return "never"
@@ -319,6 +328,12 @@ def slow() -> str:
     return "slow is done"
 
 
+@pages.route("/socket", websocket=True)
+@offload.background
+def socket() -> str:
+    return "never"
+
+
 @pages.post("/twice")
 @offload.background
 def twice() -> str:
@@ -333,7 +348,7 @@ def create_app(**config: t.Any) -> Flask:
         OFFLOAD_NAMESPACE=os.environ.get("OFFLOAD_NAMESPACE"),
         OFFLOAD_FILES_URL=os.environ.get("OFFLOAD_FILES_URL"),
         OFFLOAD_MAX_REQUEST=6_000_000,
-        OFFLOAD_MAX_RESPONSE=1_000_000,
+        OFFLOAD_MAX_RESPONSE=2_500_000,
         OFFLOAD_REQUEST_HEADERS=["X-Extra"],
         WTF_CSRF_CHECK_DEFAULT=bool(os.environ.get("CHECK_CSRF")),
     )
@@ -359,11 +374,6 @@ def create_app(**config: t.Any) -> Flask:
     @app.after_request
     def count(response: Response) -> Response:
         response.headers.add("X-After", "app")
-        return response
-
-    @pages.after_request
-    def count_in_blueprint(response: Response) -> Response:
-        response.headers.add("X-After", "blueprint")
         return response
 
     @app.teardown_request

@@ -13,7 +13,7 @@ from pathlib import Path
 from flask import Flask, current_app, has_request_context, request
 from werkzeug.local import LocalProxy
 
-from ._background import BackgroundViews
+from ._background import BackgroundViews, locale
 from ._celery import Job, OffloadCelery, Origin
 from ._config import Settings
 from ._control import Control
@@ -231,17 +231,9 @@ def _origin(access: Access) -> Origin:
         return _NOWHERE
     return Origin(
         owners=access.identify(),
-        locale=_locale(),
+        locale=locale(),
         request_id=request.headers.get("X-Request-ID", "")[:128],
     )
-
-
-def _locale() -> str:
-    if "babel" not in current_app.extensions:
-        return ""
-    from flask_babel import get_locale  # type: ignore[import-not-found,unused-ignore]
-
-    return str(get_locale() or "")
 
 
 def _signing_key(app: Flask, settings: Settings) -> t.Callable[[], str | bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .decorator import BackgroundViews
+from .others import locale
 from .response import serve
 
-__all__ = ["BackgroundViews", "serve"]
+__all__ = ["BackgroundViews", "locale", "serve"]

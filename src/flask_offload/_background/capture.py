@@ -16,7 +16,7 @@ if t.TYPE_CHECKING:
     from .._config import Settings
     from .._store import FileStore
 
-__all__ = ["FORMS", "Captured", "capture"]
+__all__ = ["Captured", "capture"]
 
 #: Of the environment of WSGI.
 ENVIRON = (
@@ -31,7 +31,8 @@ HEADERS = (
     "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Prefix",
     "X-Forwarded-Proto", "X-Real-IP", "X-Request-ID", "X-Requested-With",
 )  # fmt: skip
-FORMS = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
+MULTIPART = "multipart/form-data"
+FORMS = frozenset({MULTIPART, "application/x-www-form-urlencoded"})
 #: Characters of a body that travel in the message; what is larger goes to a file.
 INLINE = 32_768
 
@@ -48,9 +49,7 @@ class Captured(t.NamedTuple):
     digest: str
 
 
-def capture(
-    job_id: str, given: dict[str, t.Any], files: FileStore, settings: Settings
-) -> Captured:
+def capture(job_id: str, given: dict[str, t.Any], files: FileStore, settings: Settings) -> Captured:
     """The request at hand. What is large is kept in the files of the job.
 
     :param given: The arguments that the view was called with.
@@ -80,26 +79,31 @@ def _body(job_id: str, files: FileStore, limit: int) -> tuple[dict[str, t.Any], 
             f"The request has {request.content_length:,} bytes. "
             f"OFFLOAD_MAX_REQUEST allows {limit:,}."
         )
+    parsed = "form" in vars(request)
     if request.max_content_length is None or request.max_content_length > limit:
         # For a body whose length nobody told.
         request.max_content_length = limit
+    # The form is read from this, where nobody has read it yet; the view may want either.
+    raw = b"" if request.mimetype == MULTIPART else request.get_data()
+    if request.content_length is None and len(raw) >= limit:
+        # Of a body whose length nobody told, no more than this is read.
+        raise PayloadTooLarge(f"The request has more bytes than OFFLOAD_MAX_REQUEST: {limit:,}.")
     form = list(request.form.items(multi=True)) if request.mimetype in FORMS else []
-    if not form and not request.files:
-        raw = request.get_data()
-        seen = hashlib.sha256(raw).hexdigest()
+    # A form that was loaded again has another token, and asks for the same.
+    token = current_app.config.get("WTF_CSRF_FIELD_NAME", "csrf_token")
+    seen: list[t.Any] = [[name, value] for name, value in form if name != token]
+    if raw or not (form or request.files):
+        raw = raw or request.get_data()
+        seen = seen or [hashlib.sha256(raw).hexdigest()]
         return {"kind": "raw", **_text(job_id, raw, files, limit)}, seen
-    uploads, digests = [], []
+    uploads = []
     for number, (field, upload) in enumerate(request.files.items(multi=True)):
         upload.stream.seek(0)  # a hook may have looked into it
         size, digest = files.keep(job_id, f"upload-{number}", upload.stream, limit)
         uploads.append({"field": field, "name": upload.filename, "headers": list(upload.headers)})
-        digests.append((field, upload.filename, size, digest))
-    # A form that was loaded again has another token, and asks for the same.
-    token = current_app.config.get("WTF_CSRF_FIELD_NAME", "csrf_token")
-    asked = [(name, value) for name, value in form if name != token]
-    text = json.dumps(form).encode()
-    kept = {"kind": "form", **_text(job_id, text, files, limit), "uploads": uploads}
-    return kept, [asked, digests]
+        seen.append([field, upload.filename, size, digest])
+    text = _text(job_id, json.dumps(form).encode(), files, limit)
+    return {"kind": "form", "parsed": parsed, "uploads": uploads, **text}, seen
 
 
 def _text(job_id: str, data: bytes, files: FileStore, limit: int) -> dict[str, str]:

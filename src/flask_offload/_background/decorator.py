@@ -47,7 +47,7 @@ class BackgroundViews:
         **celery: t.Any,
     ) -> t.Callable[[F], F]: ...
 
-    def background(self, view: t.Any = None, /, *, unique: bool = False, **options: t.Any) -> t.Any:
+    def background(self, view: t.Any = None, /, **options: t.Any) -> t.Any:  # type: ignore[misc]
         """Run a view, unchanged, in a worker.
 
         .. code-block:: python
@@ -72,6 +72,7 @@ class BackgroundViews:
             files) leads to it and starts no other, as after a double-click. On GET it is always so.
         :param celery: Any option of Celery's own decorator.
         """
+        unique = options.pop("unique", False)
         task_options(sensitive=options.get("sensitive", ()))  # which refuses a text
         # What a person sent is never shown: it is one argument, and that one is hidden.
         sensitive = ("http_request", *options.pop("sensitive", ()))

@@ -12,12 +12,19 @@ import typing as t
 
 from flask import current_app, g, request
 
-__all__ = ["capture", "restored"]
+__all__ = ["capture", "locale", "restored"]
+
+
+def locale() -> str:
+    """The locale of the request by Flask-Babel; empty where the app does not use it."""
+    if "babel" not in current_app.extensions:
+        return ""
+    return str(importlib.import_module("flask_babel").get_locale() or "")
 
 
 def capture() -> dict[str, t.Any]:
     """In the web request: what :func:`restored` needs."""
-    return {"user": _user(), "locale": _locale(), "csrf_valid": _csrf_valid()}
+    return {"user": _user(), "locale": locale(), "csrf_valid": _csrf_valid()}
 
 
 @contextlib.contextmanager
@@ -35,24 +42,21 @@ def restored(data: t.Mapping[str, t.Any]) -> t.Iterator[None]:
 
 
 def _user() -> str | None:
+    """The id of Flask-Login's user, empty for a visitor; None where the app has no users."""
     if not hasattr(current_app, "login_manager"):
         return None
     user = importlib.import_module("flask_login").current_user
-    return str(user.get_id()) if user.is_authenticated else None
+    return str(user.get_id()) if user.is_authenticated else ""
 
 
 def _log_in(user_id: str) -> None:
-    # Not by the session: a user may have come with a token in a header, which does not travel.
+    # Not by the session: a user may have come with a token in a header, which does not travel, and
+    # Flask-Login itself would write to it.
     manager: t.Any = current_app.login_manager  # type: ignore[attr-defined]
-    if manager._user_callback is not None:
+    if not user_id:
+        g._login_user = manager.anonymous_user()
+    elif manager._user_callback is not None:
         g._login_user = manager._user_callback(user_id) or manager.anonymous_user()
-
-
-def _locale() -> str:
-    if "babel" not in current_app.extensions:
-        return ""
-    locale = importlib.import_module("flask_babel").get_locale()
-    return str(locale or "")
 
 
 def _csrf_valid() -> bool:

@@ -23,9 +23,7 @@ __all__ = ["rebuilt"]
 
 
 @contextlib.contextmanager
-def rebuilt(
-    app: Flask, data: dict[str, t.Any], files: FileStore
-) -> t.Iterator[ReadOnlySession]:
+def rebuilt(app: Flask, data: dict[str, t.Any], files: FileStore) -> t.Iterator[ReadOnlySession]:
     """The context of the request that :func:`.capture.capture` saw; gives its session.
 
     :raises BackgroundError: Its body is no longer kept.
@@ -69,13 +67,15 @@ def _fill(
 
     text = kept(body["file"]).read() if "file" in body else body["text"].encode("latin-1")
     environ = request.environ
-    if body["kind"] == "raw":
-        environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(text), str(len(text))
-        # Where request.data, json and form look first.
-        request.max_content_length = len(text)
+    raw = text if body["kind"] == "raw" else b""
+    if body["kind"] == "raw" or body["parsed"]:
+        # Where request.data, json and form look first. Of a form that was read, nothing is left.
+        environ |= {"wsgi.input": io.BytesIO(raw), "CONTENT_LENGTH": str(len(raw))}
+        request.max_content_length = len(raw)
         request.get_data()
         del request.stream
-    else:
+        environ["CONTENT_LENGTH"] = data["environ"].get("CONTENT_LENGTH", str(len(raw)))
+    if body["kind"] == "form":
         form = request.parameter_storage_class([tuple(pair) for pair in json.loads(text)])
         uploads = [
             (
@@ -107,4 +107,4 @@ class _NoStream(io.RawIOBase):
             "view, and pass what it needs to a task."
         )
 
-    read = readall = readinto = readline = readlines = __next__ = _refuse  # type: ignore[assignment]
+    read = readall = readinto = readline = readlines = __next__ = _refuse

@@ -61,7 +61,8 @@ def keep(celery: OffloadCelery, response: Response, flashes: list[t.Any]) -> Non
 
 
 def _headers(response: Response) -> list[tuple[str, str]]:
-    dropped = DROPPED | {name.lower() for name in response.headers.getlist("Connection")}
+    named = ",".join(response.headers.getlist("Connection")).lower().split(",")
+    dropped = DROPPED | {name.strip() for name in named}
     if "Set-Cookie" in response.headers:
         log.warning(
             "The background view %s set a cookie, which is not kept: cookies are for one answer. "

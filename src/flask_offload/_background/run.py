@@ -9,7 +9,7 @@ import typing as t
 
 from flask import Flask, Response, current_app, request
 from flask.globals import request_ctx
-from werkzeug.exceptions import InternalServerError
+from werkzeug.exceptions import HTTPException, InternalServerError
 
 from .._current import running_job
 from ..exceptions import BackgroundError, OffloadError, UserError
@@ -53,7 +53,7 @@ def _answer(
 ) -> tuple[Response | None, Exception | None]:
     """What the view answers; and the error, where the job has failed."""
     try:
-        response = app.make_response(_dispatch(app, view, changed))
+        response = _response(app, _dispatch(app, view, changed))
         error: Exception | None = None
     except Exception as raised:
         answer, error = _handled(app, view, raised), raised
@@ -93,7 +93,7 @@ def _dispatch(app: Flask, view: View, changed: dict[str, t.Any]) -> t.Any:
 def _handled(app: Flask, view: View, error: Exception) -> Response | None:
     """What the app's own error handlers make of an error; None where there is no such answer."""
     try:
-        return app.make_response(app.handle_user_exception(error))
+        return _response(app, app.handle_user_exception(error))
     except Exception as unhandled:
         if unhandled is not error:
             raise
@@ -103,4 +103,11 @@ def _handled(app: Flask, view: View, error: Exception) -> Response | None:
     failure = InternalServerError(original_exception=error)
     answer = app.handle_http_exception(failure)
     # The plain page of Werkzeug tells less than the page of the job.
-    return None if answer is failure else app.make_response(answer)
+    return None if answer is failure else _response(app, answer)
+
+
+def _response(app: Flask, answer: t.Any) -> Response:
+    if isinstance(answer, HTTPException):
+        # As it is called by a server, it would be a stream.
+        answer = answer.get_response(request.environ)
+    return app.make_response(answer)

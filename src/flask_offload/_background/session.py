@@ -25,9 +25,7 @@ class ReadOnlySession(dict[str, t.Any], SessionMixin):
     """
 
     def __init__(self, captured: t.Mapping[str, t.Any]) -> None:
-        super().__init__(
-            {key: _tagged.loads(value) for key, value in captured["values"].items()}
-        )
+        super().__init__({key: _tagged.loads(value) for key, value in captured["values"].items()})
         self._left_out = frozenset(captured["left_out"])
 
     @property
@@ -76,7 +74,7 @@ class ReadOnlySession(dict[str, t.Any], SessionMixin):
         for key, value in dict(*args, **kwargs).items():
             self[key] = value
 
-    def __ior__(self, other: t.Any) -> t.Any:
+    def __ior__(self, other: t.Any) -> t.Any:  # type: ignore[misc]
         self.update(other)
         return self
 
@@ -88,7 +86,7 @@ class ReadOnlySession(dict[str, t.Any], SessionMixin):
 
     # Flask asks for both, and so do views that changed what is inside of a value.
     @property
-    def modified(self) -> bool:  # type: ignore[override]
+    def modified(self) -> bool:
         return False
 
     @modified.setter

@@ -38,7 +38,7 @@ class KeptResponse:
         self._admitted = admitted
         self._links = links
 
-    def __call__(self, job_id: str) -> Response:
+    def response(self, job_id: str) -> Response:
         record = self._admitted(job_id)
         response = None
         if record.state.finished and record.response is not None:
