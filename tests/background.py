@@ -22,7 +22,7 @@ HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
 class Views:
     """The app, in this process and in that of its worker."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, **env: str) -> None:
         self.folder = folder
         self.ledger = folder / "ledger"
         self.ledger.touch()
@@ -32,6 +32,7 @@ class Views:
             "OFFLOAD_FILES_URL": str(folder / "files"),
             "LEDGER": str(self.ledger),
             "GATES": str(folder),
+            **env,
         }
         self.app = self.make()
         self.state = self.app.extensions["offload"]
@@ -45,10 +46,11 @@ class Views:
 
             return background_app.create_app(**config)
 
-    def work(self) -> servers.Process:
-        log = self.folder / "worker.log"
+    def work(self, *arguments: str, **env: str) -> servers.Process:
+        log = self.folder / f"worker{secrets.token_hex(2)}.log"
+        arguments = arguments or ("--pool", "threads")
         process = servers.worker(
-            "background_worker.celery", log, "--pool", "threads", "--concurrency", "4", env=self.env
+            "background_worker.celery", log, *arguments, "--concurrency", "4", env=self.env | env
         )
         self.process = process
         wait_until(lambda: "ready." in process.text, 30, message=lambda: process.text)
@@ -116,9 +118,9 @@ class Visitor:
 
 
 @contextlib.contextmanager
-def working(folder: Path, url: str) -> t.Iterator[Views]:
-    views = Views(folder, url)
-    process = views.work()
+def working(folder: Path, url: str, *arguments: str, **env: str) -> t.Iterator[Views]:
+    views = Views(folder, url, **env)
+    process = views.work(*arguments)
     try:
         yield views
     finally:

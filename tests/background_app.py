@@ -347,6 +347,7 @@ def create_app(**config: t.Any) -> Flask:
         OFFLOAD_URL=os.environ.get("OFFLOAD_URL"),
         OFFLOAD_NAMESPACE=os.environ.get("OFFLOAD_NAMESPACE"),
         OFFLOAD_FILES_URL=os.environ.get("OFFLOAD_FILES_URL"),
+        OFFLOAD_LEASE=os.environ.get("OFFLOAD_LEASE"),
         OFFLOAD_MAX_REQUEST=6_000_000,
         OFFLOAD_MAX_RESPONSE=2_500_000,
         OFFLOAD_REQUEST_HEADERS=["X-Extra"],

@@ -43,10 +43,12 @@ class Captured(t.NamedTuple):
     """
     :param data: The request, for :func:`.rebuild.rebuilt`.
     :param digest: Of what was asked for: method, address, body.
+    :param kept: Whether some of it is in the files of the job.
     """
 
     data: dict[str, t.Any]
     digest: str
+    kept: bool
 
 
 def capture(job_id: str, given: dict[str, t.Any], files: FileStore, settings: Settings) -> Captured:
@@ -69,7 +71,8 @@ def capture(job_id: str, given: dict[str, t.Any], files: FileStore, settings: Se
         **carried,
     }
     asked = [request.method, request.url, seen]
-    return Captured(data, hashlib.sha256(json.dumps(asked).encode()).hexdigest())
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    return Captured(data, digest, bool("file" in body or body.get("uploads")))
 
 
 def _body(job_id: str, files: FileStore, limit: int) -> tuple[dict[str, t.Any], t.Any]:

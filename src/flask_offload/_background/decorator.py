@@ -118,20 +118,23 @@ class BackgroundViews:
         return hook
 
     def _declare_view(self, view: View) -> None:
-        known = self._views.get(view.path)
-        if known is not None and "<locals>" not in view.path[1]:
+        if view.path in self._views and not view.is_local:
             raise ConfigError(
                 f"The background view {'.'.join(view.path)} is declared twice. Give one of the two "
                 "functions another name."
             )
-        self._views[view.path] = view
-        for app, names in list(self._serves.items()):
-            if view.path not in names:
-                names.add(view.path)
-                view.register(app.extensions["offload"].celery)
+        lacking = [app for app, names in self._serves.items() if view.path not in names]
+        for app in lacking:
+            self._serves[app].add(view.path)
+            view.register(app.extensions["offload"].celery)
+        # What a factory declares is for the app that it makes, now or in a moment. To keep it for
+        # the next one would keep its app, too.
+        if not (view.is_local and lacking):
+            self._views[view.path] = view
 
     def _register_views(self, app: Flask, celery: OffloadCelery) -> None:
         """Give an app the views that were declared before it was."""
         self._serves[app] = set(self._views)
         for view in self._views.values():
             view.register(celery)
+        self._views = {path: view for path, view in self._views.items() if not view.is_local}

@@ -38,11 +38,11 @@ def run(view: View, http_request: str) -> None:
     data = json.loads(http_request)
     with rebuilt(app, data, celery.files) as session:
         response, error = _answer(app, view, data["view_args"])
-        try:
-            if response is not None:
-                keep(celery, response, session.flashes)
-        finally:
-            if response is not None:
+        if response is not None:
+            try:
+                if error is None or not _tries_again(view, error):
+                    keep(celery, response, session.flashes)
+            finally:
                 response.close()
         if error is not None:
             raise error
@@ -97,13 +97,17 @@ def _handled(app: Flask, view: View, error: Exception) -> Response | None:
     except Exception as unhandled:
         if unhandled is not error:
             raise
-    job = running_job()
-    if not isinstance(error, FINAL) and job is not None and job.attempt <= view.retries:
+    if _tries_again(view, error):
         return None
     failure = InternalServerError(original_exception=error)
     answer = app.handle_http_exception(failure)
     # The plain page of Werkzeug tells less than the page of the job.
     return None if answer is failure else _response(app, answer)
+
+
+def _tries_again(view: View, error: Exception) -> bool:
+    job = running_job()
+    return job is not None and job.attempt <= view.retries and not isinstance(error, FINAL)
 
 
 def _response(app: Flask, answer: t.Any) -> Response:

@@ -49,6 +49,11 @@ class View:
         # The views that Flask makes of classes are renamed, and keep their first long name.
         return self.function.__module__, qualname if qualname.endswith(name) else name
 
+    @property
+    def is_local(self) -> bool:
+        """Whether a function, such as a factory of apps, has declared it."""
+        return "<locals>" in self.path[1]
+
     def task_name(self, celery: OffloadCelery) -> str:
         """The name of its task."""
         module, name = self.path
@@ -98,7 +103,7 @@ class View:
         job_id = str(uuid.uuid4())
         task = celery.tasks[self.task_name(celery)]
         try:
-            data, digest = capture(job_id, given, celery.files, celery.settings)
+            data, digest, kept = capture(job_id, given, celery.files, celery.settings)
             options: dict[str, t.Any] = {"task_id": job_id}
             if self.unique or request.method == "GET":
                 # The login comes first, as a browser's first requests have no cookie yet.
@@ -111,7 +116,7 @@ class View:
         except BaseException:
             celery.files.remove(job_id)
             raise
-        if job.id != job_id:
+        if job.id != job_id and kept:
             celery.files.remove(job_id)
         return job
 

@@ -195,7 +195,7 @@ def make_blueprint(
     blueprint.add_url_rule("/<job_id>/events", "events", views.events)
     blueprint.add_url_rule("/<job_id>/cancel", "cancel", views.cancel, methods=["POST"])
     blueprint.add_url_rule("/<job_id>/files/<name>", "file", views.file)
-    kept = KeptResponse(control, views._admitted, views._links)
+    kept = KeptResponse(control, views._admitted, views._links, access.owns)
     blueprint.add_url_rule("/<job_id>/response", "response", kept.response)
     blueprint.register_error_handler(errors.CrossSiteError, errors.answer)
     blueprint.after_request(fence)

@@ -20,12 +20,15 @@ __all__ = ["KeptResponse", "fence"]
 
 #: Marks what the app answered, not we.
 APPS = "_offload_of_the_app"
+#: A policy more than the app's own: without scripts, and of no origin.
+SANDBOX = "sandbox allow-downloads allow-popups allow-top-navigation-by-user-activation"
 
 
 class KeptResponse:
     """The handler.
 
     :param admitted: Gives the record of a job if the visitor may see it.
+    :param owns: Whether the visitor has started it, and not only holds its key.
     """
 
     def __init__(
@@ -33,10 +36,12 @@ class KeptResponse:
         control: Control,
         admitted: t.Callable[[str], JobRecord],
         links: t.Callable[[JobRecord], Links],
+        owns: t.Callable[[JobRecord], bool],
     ) -> None:
         self._control = control
         self._admitted = admitted
         self._links = links
+        self._owns = owns
 
     def response(self, job_id: str) -> Response:
         record = self._admitted(job_id)
@@ -53,6 +58,10 @@ class KeptResponse:
             response.headers["Cache-Control"] = "no-store"
             response.vary.update(("Accept", "Cookie"))
             return response
+        if not self._owns(record):
+            # Somebody has passed on the key. What a view made of the input of one person must not
+            # act as the app in the browser of another one.
+            response.headers.add("Content-Security-Policy", SANDBOX)
         setattr(response, APPS, True)
         return response
 
