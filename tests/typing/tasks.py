@@ -51,7 +51,7 @@ async def call() -> None:
 
 
 export(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-bring_in("x", sort=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+bring_in("x", sort=2)  # type: ignore[call-arg, unused-coroutine]  # pyright: ignore[reportCallIssue]
 offload.background(unique="x")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 assert_type(add(1, b=2), int)
