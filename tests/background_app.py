@@ -24,6 +24,7 @@ from flask import (
     get_flashed_messages,
     jsonify,
     redirect,
+    render_template_string,
     request,
     send_file,
     session,
@@ -228,6 +229,18 @@ def flash_here() -> str:
     return f"messages: {get_flashed_messages()}"
 
 
+@pages.get("/form")
+def form() -> str:
+    return render_template_string(
+        """<title>Form</title><form method="post" action="{{ action }}">
+        <input type="hidden" name="csrf_token" value="{{ csrf_token() }}">
+        <input type="hidden" name="gate" value="{{ gate }}">
+        <button>Send</button></form>""",
+        action=request.args["action"],
+        gate=request.args.get("gate", "none"),
+    )
+
+
 @pages.get("/messages")
 def messages() -> Response:
     return jsonify(get_flashed_messages(with_categories=True))
@@ -326,6 +339,18 @@ def slow() -> str:
     note("slow")
     wait_for_gate(request.values.get("gate", "none"))
     return "slow is done"
+
+
+@pages.get("/slow-file")
+@offload.background
+def slow_file() -> t.Any:
+    wait_for_gate("file")
+    return send_file(io.BytesIO(b"a,b"), "text/csv", as_attachment=True, download_name="rows.csv")
+
+
+@pages.get("/list")
+def listed() -> str:
+    return render_template_string("<!doctype html><title>Jobs</title>{{ offload_jobs() }}")
 
 
 @pages.route("/socket", websocket=True)

@@ -233,6 +233,7 @@ def _origin(access: Access) -> Origin:
         owners=access.identify(),
         locale=locale(),
         request_id=request.headers.get("X-Request-ID", "")[:128],
+        first=access.first_contact(),
     )
 
 

@@ -9,7 +9,7 @@ import typing as t
 import uuid
 from dataclasses import dataclass, field
 
-from flask import Flask, Response, current_app, redirect, request
+from flask import Flask, Response, current_app, redirect, request, session
 
 from ..exceptions import BackgroundError, ConfigError
 from .capture import capture
@@ -106,9 +106,7 @@ class View:
             data, digest, kept = capture(job_id, given, celery.files, celery.settings)
             options: dict[str, t.Any] = {"task_id": job_id}
             if self.unique or request.method == "GET":
-                # The login comes first, as a browser's first requests have no cookie yet.
-                owner = next(iter(celery.origin().owners), "")
-                asked = hashlib.sha256(f"{owner}\n{digest}".encode()).hexdigest()
+                asked = hashlib.sha256(f"{_person(celery)}\n{digest}".encode()).hexdigest()
                 options["unique"] = f"{task.name} {asked}"
             shown = {name: _shown(value) for name, value in given.items()}
             shown.pop("http_request", None)
@@ -119,6 +117,17 @@ class View:
         if job.id != job_id and kept:
             celery.files.remove(job_id)
         return job
+
+
+def _person(celery: OffloadCelery) -> str:
+    """Who asks, as far as two requests at once can tell."""
+    origin = celery.origin()
+    owner = next(iter(origin.owners), "")
+    if origin.first and not owner.startswith("u:") and session:
+        # Both of a first double-click come without our cookie; what they share is the session.
+        name = current_app.config["SESSION_COOKIE_NAME"]
+        return f"s:{request.cookies.get(name, owner)}"
+    return owner
 
 
 def _shown(value: t.Any) -> t.Any:
