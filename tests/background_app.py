@@ -348,6 +348,12 @@ def slow_file() -> t.Any:
     return send_file(io.BytesIO(b"a,b"), "text/csv", as_attachment=True, download_name="rows.csv")
 
 
+@pages.get("/mine")
+@offload.background
+def mine() -> str:
+    return render_template_string("{{ offload_jobs() }}")
+
+
 @pages.get("/list")
 def listed() -> str:
     return render_template_string("<!doctype html><title>Jobs</title>{{ offload_jobs() }}")
@@ -372,6 +378,7 @@ def create_app(**config: t.Any) -> Flask:
         OFFLOAD_URL=os.environ.get("OFFLOAD_URL"),
         OFFLOAD_NAMESPACE=os.environ.get("OFFLOAD_NAMESPACE"),
         OFFLOAD_FILES_URL=os.environ.get("OFFLOAD_FILES_URL"),
+        OFFLOAD_BROKER_URL=os.environ.get("OFFLOAD_BROKER_URL"),
         OFFLOAD_LEASE=os.environ.get("OFFLOAD_LEASE"),
         OFFLOAD_MAX_REQUEST=6_000_000,
         OFFLOAD_MAX_RESPONSE=2_500_000,

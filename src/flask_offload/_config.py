@@ -179,7 +179,7 @@ def _seconds(key: str, value: t.Any) -> float:
 
 
 def _seconds_or_none(key: str, value: t.Any) -> float:
-    return 0.0 if value in (0, timedelta(0)) else _seconds(key, value)
+    return 0.0 if value in (0, "0", timedelta(0)) else _seconds(key, value)
 
 
 def _names(key: str, value: t.Any) -> tuple[str, ...]:

@@ -54,8 +54,10 @@ def test_ten_apps_of_a_factory(valkey: servers.Valkey, tmp_path: Path) -> None:
                 assert function() == f"closed over of app {number}"
 
 
-def test_prefork(valkey: servers.Valkey, tmp_path: Path) -> None:
-    with working(tmp_path, valkey.url, "--pool", "prefork") as views:
+@pytest.mark.parametrize("broker", ["", "redis+kombu"])
+def test_other_pools_and_brokers(valkey: servers.Valkey, tmp_path: Path, broker: str) -> None:
+    env = {"OFFLOAD_BROKER_URL": valkey.url.replace("redis", broker)} if broker else {}
+    with working(tmp_path, valkey.url, "--pool", "prefork", **env) as views:
         with pytest.MonkeyPatch.context() as patch:
             for key in ("LEDGER", "GATES"):
                 patch.setenv(key, views.env[key])

@@ -267,6 +267,12 @@ def test_websockets_are_refused(views: Views, visitor: Visitor) -> None:
         views.app.testing = False
 
 
+def test_the_jobs_of_this_visitor(views: Views, visitor: Visitor) -> None:
+    page = visitor.start("/echo/77")
+    assert page in visitor.result("/mine").text
+    assert page not in views.visitor().result("/mine").text
+
+
 def test_run_again_with_the_same_upload(views: Views, visitor: Visitor) -> None:
     data = {"file": (io.BytesIO(b"content"), "a.txt")}
     page = visitor.start("/echo/1", "POST", data=data)

@@ -77,8 +77,10 @@ class BackgroundViews:
         # What a person sent is never shown: it is one argument, and that one is hidden.
         sensitive = ("http_request", *options.pop("sensitive", ()))
         options.setdefault("dont_autoretry_for", FINAL)
-        retries = options.get("retries") or 0
-        options = task_options(sensitive=sensitive, **options)
+        retries = options.pop("retries", None)
+        if retries is None:
+            retries = options.get("max_retries", 0) if "autoretry_for" in options else 0
+        options = task_options(sensitive=sensitive, retries=retries, **options)
 
         def decorate(function: F) -> F:
             declared = View(function, options, retries, unique)

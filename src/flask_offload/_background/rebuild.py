@@ -10,6 +10,7 @@ import typing as t
 from flask.ctx import RequestContext
 from werkzeug.datastructures import FileStorage, Headers, ImmutableMultiDict
 
+from .._current import running_job
 from ..exceptions import BackgroundError
 from . import others
 from .session import ReadOnlySession
@@ -46,6 +47,11 @@ def _environ(data: dict[str, t.Any]) -> dict[str, t.Any]:
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
     }
+    job = running_job()
+    for owner in job.job.owners if job is not None else ():
+        if owner.startswith("c:"):
+            # Where Access looks for a browser whose cookie is not there, as of a first request.
+            environ["flask_offload.minted"] = owner[2:]
     for name, value in data["headers"]:
         environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
     return environ
