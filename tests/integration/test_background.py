@@ -168,6 +168,28 @@ def test_a_double_click_gives_one_job(views: Views) -> None:
     assert visitor.start("/twice", "POST") != visitor.start("/twice", "POST")
 
 
+def test_a_first_double_click_gives_one_job(views: Views) -> None:
+    """Neither request has our cookie yet; they share the session, as of the form's page."""
+    visitor = views.visitor()
+    data = {"gate": "first", "csrf_token": visitor.ask("/token").text}
+    cookie = visitor.client.get_cookie("session")
+    assert cookie
+    # Both are sent before the answer to the first one is there.
+    sent = {"Cookie": f"session={cookie.value}"}
+    clicks = [views.visitor(**sent) for _ in range(2)]
+    for click in clicks:
+        click.client = views.app.test_client(use_cookies=False)
+    links = [click.ask("/slow", "POST", data=data).location for click in clicks]
+    assert links[0] == links[1]
+    # Its key opens the page, whichever of the two cookies the browser keeps.
+    assert "?key=" in links[1]
+    assert [click.ask(links[1]).status_code for click in clicks] == [303, 303]
+    # Without a session nothing tells two requests from those of two people.
+    strangers = {views.visitor().ask("/slow?gate=first").location for _ in range(2)}
+    assert len(strangers) == 2
+    views.open_gate("first")
+
+
 def test_another_owner_gets_what_nobody_gets(views: Views) -> None:
     owner = views.visitor()
     page = owner.start("/outer")
