@@ -9,6 +9,7 @@ import re
 import pytest
 
 from background import HTML, Views, Visitor, job_id
+from waiting import wait_until
 
 pytest_plugins = ["background_fixtures"]
 
@@ -78,6 +79,30 @@ def test_an_upload_of_5_mb(views: Views, visitor: Visitor) -> None:
     folder = next(path for path in kept if path.read_bytes() == content).parents[1]
     views.state.celery.files.remove(job_id(page))
     assert not folder.exists()
+
+
+def test_an_upload_whose_job_never_came_to_be_is_removed(views: Views, visitor: Visitor) -> None:
+    celery = views.state.celery
+    # As of a web process that died between the two, and one that did not.
+    celery.store.announce_files("never", 0.001)
+    celery.files.keep("never", "upload-0", b"left over", 100)
+    page = visitor.start("/echo/1", "POST", data={"file": (io.BytesIO(b"content"), "a.txt")})
+    celery.store.announce_files(job_id(page), 0.001)
+    visitor.wait(page)
+
+    def kept() -> list[bytes]:
+        return [path.read_bytes() for path in views.folder.glob("files/*/.private/upload-*")]
+
+    def pruned() -> bool:
+        # As the worker does it at times.
+        for each in celery.store.prune():
+            celery.files.remove(each)
+        return b"left over" not in kept()
+
+    assert b"left over" in kept()
+    wait_until(pruned)
+    assert visitor.ask(f"{page}/response").status_code == 200
+    assert b"content" in kept()
 
 
 def test_too_large_a_request(views: Views, visitor: Visitor) -> None:

@@ -13,8 +13,7 @@ from ..exceptions import BackgroundError, PayloadTooLarge
 from . import others
 
 if t.TYPE_CHECKING:
-    from .._config import Settings
-    from .._store import FileStore
+    from .._celery import OffloadCelery
 
 __all__ = ["Captured", "capture"]
 
@@ -51,14 +50,31 @@ class Captured(t.NamedTuple):
     kept: bool
 
 
-def capture(job_id: str, given: dict[str, t.Any], files: FileStore, settings: Settings) -> Captured:
+class _Files:
+    """The files of a job that is not there yet."""
+
+    def __init__(self, celery: OffloadCelery, job_id: str) -> None:
+        self._celery = celery
+        self._job_id = job_id
+        self.used = False
+
+    def keep(self, name: str, data: bytes | t.IO[bytes], limit: int) -> tuple[int, str]:
+        if not self.used:
+            # Before anything is there: this process may die before the job is.
+            self._celery.store.announce_files(self._job_id)
+            self.used = True
+        return self._celery.files.keep(self._job_id, name, data, limit)
+
+
+def capture(celery: OffloadCelery, job_id: str, given: dict[str, t.Any]) -> Captured:
     """The request at hand. What is large is kept in the files of the job.
 
     :param given: The arguments that the view was called with.
     :raises PayloadTooLarge: The body is larger than ``OFFLOAD_MAX_REQUEST``.
     """
-    body, seen = _body(job_id, files, settings.max_request)
-    wanted = {name.title() for name in (*HEADERS, *settings.request_headers)}
+    files = _Files(celery, job_id)
+    body, seen = _body(files, celery.settings.max_request)
+    wanted = {name.title() for name in (*HEADERS, *celery.settings.request_headers)}
     carried = others.capture()
     data = {
         "job": job_id,
@@ -72,10 +88,10 @@ def capture(job_id: str, given: dict[str, t.Any], files: FileStore, settings: Se
     }
     asked = [request.method, request.url, seen]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    return Captured(data, digest, bool("file" in body or body.get("uploads")))
+    return Captured(data, digest, files.used)
 
 
-def _body(job_id: str, files: FileStore, limit: int) -> tuple[dict[str, t.Any], t.Any]:
+def _body(files: _Files, limit: int) -> tuple[dict[str, t.Any], t.Any]:
     """The body as data, and what tells it from another one."""
     if (request.content_length or 0) > limit:
         raise PayloadTooLarge(
@@ -98,22 +114,22 @@ def _body(job_id: str, files: FileStore, limit: int) -> tuple[dict[str, t.Any], 
     if raw or not (form or request.files):
         raw = raw or request.get_data()
         seen = seen or [hashlib.sha256(raw).hexdigest()]
-        return {"kind": "raw", **_text(job_id, raw, files, limit)}, seen
+        return {"kind": "raw", **_text(raw, files, limit)}, seen
     uploads = []
     for number, (field, upload) in enumerate(request.files.items(multi=True)):
         upload.stream.seek(0)  # a hook may have looked into it
-        size, digest = files.keep(job_id, f"upload-{number}", upload.stream, limit)
+        size, digest = files.keep(f"upload-{number}", upload.stream, limit)
         uploads.append({"field": field, "name": upload.filename, "headers": list(upload.headers)})
         seen.append([field, upload.filename, size, digest])
-    text = _text(job_id, json.dumps(form).encode(), files, limit)
+    text = _text(json.dumps(form).encode(), files, limit)
     return {"kind": "form", "parsed": parsed, "uploads": uploads, **text}, seen
 
 
-def _text(job_id: str, data: bytes, files: FileStore, limit: int) -> dict[str, str]:
+def _text(data: bytes, files: _Files, limit: int) -> dict[str, str]:
     if len(data) <= INLINE:
         return {"text": data.decode("latin-1")}
     # JSON of a form is longer than the form, which is within the limit.
-    files.keep(job_id, "body", data, limit * 8)
+    files.keep("body", data, limit * 8)
     return {"file": "body"}
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from flask import Flask, Response, current_app, redirect, request, session
 
-from ..exceptions import BackgroundError, ConfigError
+from .._store import StoreUnavailable
+from ..exceptions import BackgroundError, ConfigError, EnqueueError
 from .capture import capture
 from .response import serve
 from .run import run
@@ -103,7 +104,7 @@ class View:
         job_id = str(uuid.uuid4())
         task = celery.tasks[self.task_name(celery)]
         try:
-            data, digest, kept = capture(job_id, given, celery.files, celery.settings)
+            data, digest, kept = capture(celery, job_id, given)
             options: dict[str, t.Any] = {"task_id": job_id}
             if self.unique or request.method == "GET":
                 asked = hashlib.sha256(f"{_person(celery)}\n{digest}".encode()).hexdigest()
@@ -111,6 +112,9 @@ class View:
             shown = {name: _shown(value) for name, value in given.items()}
             shown.pop("http_request", None)
             job: Job = task.apply_async((json.dumps(data),), shown, **options)
+        except StoreUnavailable as error:
+            # Of what was kept before the enqueue: nothing is there yet.
+            raise EnqueueError(f"The job was not accepted. {error}") from error
         except BaseException:
             celery.files.remove(job_id)
             raise

@@ -192,6 +192,13 @@ class Records(Base):
         if not self._script("attach", job_id, json.dumps(file)):
             raise JobNotFound(job_id)
 
+    def announce_files(self, job_id: str, seconds: float = 3600) -> None:
+        """Say that files of a job will be there before it is.
+
+        Whoever says so may die before the enqueue; after ``seconds``, prune then removes the files.
+        """
+        self._script("announce", job_id, seconds)
+
     def keep_response(
         self, job_id: str, shown: dict[str, t.Any], kept: dict[str, t.Any], *, fence: int
     ) -> bool:
