@@ -23,6 +23,7 @@ from flask_offload._control import Control
 from flask_offload._jobs import JobState, Progress
 from flask_offload._store import Deadline, Feed, FileStore, NewJob, Store, WorkerInfo
 from flask_offload._web import Access, jobs_list, make_blueprint, register_error_handlers
+from flask_offload._web.sse import Streams
 
 REVOKED = json.dumps({"status": "REVOKED", "result": {"exc_type": "TaskRevokedError"}})
 WORKER = WorkerInfo(name="worker@test", pid=1, queues=("celery",))
@@ -70,6 +71,11 @@ class Site:
         self.app.add_url_rule("/go", view_func=self._go, methods=["GET", "POST"])
         self.app.add_url_rule("/mine", view_func=self._mine)
         self.url = ""
+
+    @property
+    def streams(self) -> Streams:
+        streams: Streams = self.app.view_functions["offload.events"].__self__.streams  # type: ignore[attr-defined]
+        return streams
 
     def _start(self) -> Response:
         job_id = self.enqueue(owners=self.access.identify(), **request.form)

@@ -76,6 +76,7 @@ class Settings:
     request_headers: tuple[str, ...] = ()
     max_log_lines: int = 1_000
     max_streams: int = 100
+    max_streams_per_owner: int = 5
     retention: t.Mapping[str, float] = field(default_factory=lambda: dict(RETENTION))
     dead_retention: float = 30 * DAY
     jobs_prefix: str = "/jobs"
@@ -240,6 +241,7 @@ READERS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "OFFLOAD_REQUEST_HEADERS": _names,
     "OFFLOAD_MAX_LOG_LINES": _count,
     "OFFLOAD_MAX_STREAMS": _count,
+    "OFFLOAD_MAX_STREAMS_PER_OWNER": _count,
     "OFFLOAD_RETENTION": _retention,
     "OFFLOAD_DEAD_RETENTION": _seconds,
     "OFFLOAD_JOBS_PREFIX": _prefix,

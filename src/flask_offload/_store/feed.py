@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import typing as t
-from collections import defaultdict
+from contextlib import contextmanager
 
 from .connection import Deadline, StoreUnavailable
 
@@ -22,6 +22,13 @@ __all__ = ["Feed", "Subscription"]
 
 BLOCK = 5.0
 BATCH = 1_000
+#: Least seconds from one read to the next: what many jobs do at once is read at once. An event
+#: that comes alone does not wait for it.
+SPACING = 0.01
+
+#: Is told the ids of jobs that changed; ``None`` means all, because any may have changed. Called
+#: by the thread that reads, so it must not wait for anything.
+Listener = t.Callable[[set[str] | None], None]
 
 
 class Subscription:
@@ -40,22 +47,22 @@ class Subscription:
             changed, self._changed = self._changed, set()
             return changed
 
-    def notify(self, job_ids: t.Iterable[str]) -> None:
+    def _notify(self, job_ids: set[str] | None) -> None:
         with self._condition:
-            self._changed |= self.job_ids.intersection(job_ids)
+            self._changed |= self.job_ids if job_ids is None else self.job_ids & job_ids
             if self._changed:
                 self._condition.notify_all()
 
     def __enter__(self) -> Subscription:
-        self._feed.add(self)
+        self._feed.add(self._notify)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._feed.remove(self)
+        self._feed.remove(self._notify)
 
 
 class Feed:
-    """Reads the stream of events while somebody is subscribed."""
+    """Reads the stream of events while somebody listens."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -64,7 +71,7 @@ class Feed:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._subscribers: dict[str, set[Subscription]] = defaultdict(set)
+        self._listeners: list[Listener] = []
         self._running = False
         self._ready = threading.Event()
 
@@ -72,13 +79,22 @@ class Feed:
         """Hear of every change that these jobs make after the ``with`` statement was entered."""
         return Subscription(self, job_ids)
 
-    def add(self, subscription: Subscription) -> None:
+    @contextmanager
+    def heard_by(self, listener: Listener) -> t.Iterator[None]:
+        """Have ``listener`` told of the changes of all jobs."""
+        self.add(listener)
+        try:
+            yield
+        finally:
+            self.remove(listener)
+
+    def add(self, listener: Listener) -> None:
+        """Begin to tell ``listener``; what happens after the return is told."""
         if self._pid != os.getpid():
             # The reader is a thread, and threads do not survive a fork.
             self._reset()
         with self._lock:
-            for job_id in subscription.job_ids:
-                self._subscribers[job_id].add(subscription)
+            self._listeners.append(listener)
             if not self._running:
                 self._running = True
                 self._ready = threading.Event()
@@ -88,19 +104,18 @@ class Feed:
         # that the caller reads next and the first event that the reader sees.
         ready.wait(self._store.timeout)
 
-    def remove(self, subscription: Subscription) -> None:
+    def remove(self, listener: Listener) -> None:
+        """Tell ``listener`` no more."""
         with self._lock:
-            for job_id in subscription.job_ids:
-                self._subscribers[job_id].discard(subscription)
-                if not self._subscribers[job_id]:
-                    del self._subscribers[job_id]
+            if listener in self._listeners:  # not after a fork
+                self._listeners.remove(listener)
 
     def _read(self) -> None:
         cursor: str | None = None
         pause = 0.1
         while True:
             with self._lock:
-                if not self._subscribers:
+                if not self._listeners:
                     self._running = False
                     return
             try:
@@ -109,8 +124,11 @@ class Feed:
                     # What came while nobody read is not in the stream any more for us.
                     self._notify(None)
                     self._ready.set()
+                began = time.monotonic()
                 cursor = self._step(cursor)
                 pause = 0.1
+                # Each read of a busy server would find one event more.
+                time.sleep(max(0.0, began + SPACING - time.monotonic()))
             except StoreUnavailable:
                 cursor = None
                 time.sleep(pause)
@@ -134,14 +152,12 @@ class Feed:
         changed = set()
         for _, fields in entries:
             pairs = dict(zip(fields[::2], fields[1::2], strict=True))
-            changed.add(pairs["job"])
+            changed.add(pairs.get("job", ""))
         self._notify(changed)
         return t.cast("str", entries[-1][0])
 
     def _notify(self, job_ids: set[str] | None) -> None:
-        """Wake those who wait for ``job_ids``; ``None`` means all, because any may have changed."""
         with self._lock:
-            ids = set(self._subscribers) if job_ids is None else job_ids & self._subscribers.keys()
-            subscriptions = {s for job_id in ids for s in self._subscribers[job_id]}
-        for subscription in subscriptions:
-            subscription.notify(ids)
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(job_ids)

@@ -79,16 +79,27 @@ class Queries(Base):
             raise JobNotFound(job_id)
         return record
 
-    def get_many(self, job_ids: t.Sequence[str]) -> list[JobRecord]:
-        """The records that exist, without their results, in the order of ``job_ids``."""
+    def get_many(self, job_ids: t.Sequence[str], whole: t.Collection[str] = ()) -> list[JobRecord]:
+        """The records that exist, in the order of ``job_ids``.
+
+        :param whole: Those of them that are wanted with their results.
+        """
         if not job_ids:
             return []
-        commands = [("HMGET", self.keys.job(i), *FIELDS) for i in job_ids]
+        commands: list[tuple[str, ...]] = []
+        for job_id in job_ids:
+            commands.append(("HMGET", self.keys.job(job_id), *FIELDS))
+            if job_id in whole:
+                commands.append(("GET", self.keys.result(job_id)))
         replies = self._pipeline(commands)
-        if any(_unconfirmed(values) for values in replies):
+        if any(_unconfirmed(values) for values in replies if isinstance(values, list)):
             self.settle()
             replies = self._pipeline(commands)
-        records = (self._record(i, v) for i, v in zip(job_ids, replies, strict=True))
+        rest = iter(replies)
+        records = (
+            self._record(job_id, next(rest), next(rest) if job_id in whole else None)
+            for job_id in job_ids
+        )
         return [record for record in records if record is not None]
 
     def newest(self, *, owner: str | None = None, limit: int = 50) -> list[JobRecord]:

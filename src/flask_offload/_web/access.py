@@ -114,6 +114,11 @@ class Access:
         """Who this admitted request is, for the record: an owner, or somebody with the key."""
         return self._owner(record) or BY_KEY
 
+    def reader(self, job_id: str) -> str:
+        """Whom a stream of this admitted request counts for: the visitor, or who came by the key
+        of a job, as far as they can be told apart."""
+        return next(iter(self.visitor()), f"{job_id} {request.remote_addr}")
+
     def key(self, job_id: str) -> str:
         """The key of the job in the address of this request; empty if there is no valid one."""
         key = request.args.get("key", "")

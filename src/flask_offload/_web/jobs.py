@@ -13,7 +13,7 @@ from . import errors, pages, view, words
 from .negotiate import json_response, wants_json
 from .response import KeptResponse, fence
 from .sse import MAX_LISTED, Streams, last_seq
-from .watch import JobWatch, ListWatch
+from .watch import JobWatch, ListWatch, Presence
 
 if t.TYPE_CHECKING:
     from .._config import Settings
@@ -49,7 +49,12 @@ class JobPages:
         self._control = control
         self._access = access
         self._debug = debug_hint
-        self._streams = Streams(control, settings.max_streams)
+        self.streams = Streams(
+            control,
+            Presence(control),
+            settings.max_streams,
+            per_owner=settings.max_streams_per_owner,
+        )
 
     def job(self, job_id: str) -> Response:
         """``GET /<id>``: the page, or JSON; ``?logs_after=N`` adds the lines after number N."""
@@ -75,7 +80,7 @@ class JobPages:
         """``GET /<id>/events``: the live stream of a job."""
         record = self._admitted(job_id)
         watch = JobWatch(self._control, job_id, self._links(record), last_seq(), self._debug())
-        return self._streams.respond(watch)
+        return self.streams.respond(watch, self._access.reader(record.id))
 
     def list_events(self) -> Response:
         """``GET /events?id=…&id=…``: one live stream for several jobs."""
@@ -85,7 +90,8 @@ class JobPages:
         links = {r.id: self._links(r) for r in records if self._access.admits(r)}
         if not links:
             raise JobNotFound("")
-        return self._streams.respond(ListWatch(self._control, links, self._debug()))
+        watch = ListWatch(self._control, links, self._debug())
+        return self.streams.respond(watch, self._access.reader(next(iter(links))))
 
     def cancel(self, job_id: str) -> Response:
         """``POST /<id>/cancel``"""

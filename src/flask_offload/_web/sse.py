@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import threading
+import random
 import time
 import typing as t
 
 from flask import Response, request
 
 from .._store import StoreUnavailable
+from .board import Board
+from .client import Client
+from .places import Places
+from .reader import Snapshot
 from .view import dumps
 
 if t.TYPE_CHECKING:
     from .._control import Control
+    from .._jobs import JobRecord
 
 __all__ = ["MAX_LISTED", "Streams", "Watch", "event", "last_seq"]
 
@@ -27,95 +32,97 @@ class Watch(t.Protocol):
     def job_ids(self) -> frozenset[str]: ...
 
     @property
+    def whole(self) -> bool:
+        """Whether it tells results and logs."""
+        ...
+
+    @property
     def over(self) -> bool:
         """Whether nothing will change any more."""
         ...
 
-    def look(self, job_ids: t.Collection[str]) -> t.Iterator[str]:
-        """Read these jobs, and give an event for each that reads differently now."""
+    def tell(self, news: t.Mapping[str, Snapshot]) -> t.Iterator[str]:
+        """An event for each of these jobs that reads differently now."""
         ...
 
 
 class Streams:
     """The streams of one process.
 
-    :param limit: Most at once; each holds a thread of the web server.
+    :param facts: See :class:`.Board`.
+    :param limit: Most at once; on most web servers each holds a thread.
+    :param per_owner: Most at once of one owner.
     :param lifetime: Seconds after which a stream ends. The page opens the next one, and who may
         see the job is asked again.
     :param heartbeat: Seconds of silence after which a sign of life is sent.
-    :param recheck: Seconds after which jobs are read again without a change of theirs, since a
-        worker that goes away changes none.
-    :param pace: Least seconds from one look to the next.
+    :param recheck, pace, patience: See :class:`.Board`.
     """
 
     def __init__(
         self,
         control: Control,
+        facts: t.Callable[[JobRecord], t.Any],
         limit: int,
         *,
+        per_owner: int = 5,
         lifetime: float = 300.0,
         heartbeat: float = 15.0,
         recheck: float = 5.0,
         pace: float = 0.1,
+        patience: float = 20.0,
     ) -> None:
-        self._control = control
-        self._slots = threading.BoundedSemaphore(limit)
+        self._places = Places(limit, per_owner)
+        self.board = Board(control, facts, pace=pace, recheck=recheck, patience=patience)
         self._lifetime = lifetime
         self._heartbeat = heartbeat
-        self._recheck = recheck
-        self._pace = pace
 
-    def respond(self, watch: Watch) -> Response:
-        """A stream; an empty answer where none can be held, which tells the page to poll."""
+    def respond(self, watch: Watch, owner: str) -> Response:
+        """A stream; an empty answer where none can be held, which tells the page to poll.
+
+        :param owner: Whose it is.
+        """
         response = Response(mimetype="text/event-stream")
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Accel-Buffering"] = "no"
         if request.method == "HEAD":
             return response
-        if not request.environ.get("wsgi.multithread") or not self._slots.acquire(blocking=False):
+        place = self._places.take(owner) if request.environ.get("wsgi.multithread") else None
+        if place is None:
             response.status_code = 204
             return response
         # The server closes the answer in any case, also one that it never began to send.
-        response.call_on_close(self._slots.release)
-        response.response = self.events(watch)
+        response.call_on_close(place)
+        response.response = self.events(watch, Client.of(request.environ))
         return response
 
-    def events(self, watch: Watch) -> t.Iterator[str]:
+    def events(self, watch: Watch, client: Client | None = None) -> t.Iterator[str]:
         """The events of a stream, as text."""
-        yield "retry: 2000\n\n"
-        end = time.monotonic() + self._lifetime
-        # Subscribed first and read after, so that no change falls in between.
-        with self._control.feed.subscribe(watch.job_ids) as subscription:
-            due: t.Collection[str] = watch.job_ids
-            spoke_at = time.monotonic()
-            while True:
-                looked_at = time.monotonic()
-                spoke = False
-                try:
-                    for text in watch.look(due):
-                        yield text
-                        spoke = True
-                except StoreUnavailable:
-                    # Nobody knows how the job is. The page says so when it cannot come back.
+        # Those that ended at once, with their server, do not come back at once.
+        yield f"retry: {random.randint(1_000, 3_000)}\n\n"  # noqa: S311
+        spoke_at = time.monotonic()
+        end = spoke_at + self._lifetime * random.uniform(0.9, 1.0)  # noqa: S311
+        with self.board.reader(watch.job_ids, whole=watch.whole, client=client) as reader:
+            while (now := time.monotonic()) < end:
+                beat_at = spoke_at + self._heartbeat
+                news = reader.take(max(0.0, min(beat_at, end) - now))
+                if news is None:
+                    # Nobody knows how the job is, or who reads is too slow: the page comes back,
+                    # or says that it cannot.
                     return
-                if spoke:
+                try:
+                    text = "".join(watch.tell(news))
+                except StoreUnavailable:
+                    return
+                if watch.over:
+                    text += event("end", {})
+                elif not text and time.monotonic() >= beat_at:
+                    # A comment is for proxies; the page cannot see it, hence the event.
+                    text = ": still here\n" + event("beat", {})
+                if text:
+                    yield text
                     spoke_at = time.monotonic()
                 if watch.over:
-                    yield event("end", {})
                     return
-                now = time.monotonic()
-                if now >= end:
-                    return
-                if now - spoke_at >= self._heartbeat:
-                    # A comment is for proxies; the page cannot see it, hence the event.
-                    yield ": still here\n" + event("beat", {})
-                    spoke_at = now
-                changed = subscription.wait(min(self._recheck, self._heartbeat, end - now))
-                rest = looked_at + self._pace - time.monotonic()
-                if changed and rest > 0:
-                    time.sleep(rest)
-                    changed |= subscription.wait(0)
-                due = changed or watch.job_ids
 
 
 def event(name: str, data: object, last_id: str = "") -> str:

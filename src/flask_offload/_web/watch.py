@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import typing as t
+from dataclasses import replace
 
-from .._jobs import JobRecord, JobState
-from ..exceptions import JobNotFound
+from .._jobs import JobRecord, LogLine
 from .sse import event
-from .view import Links, job_json, log_json
+from .view import Links, dumps, job_json, log_json
 
 if t.TYPE_CHECKING:
     from .._control import Control
+    from .reader import Snapshot
 
 __all__ = ["JobWatch", "ListWatch", "Presence"]
 
@@ -22,26 +23,37 @@ CLOCKWORK = frozenset({"now", "text"})
 class Presence:
     """Whether workers are there for jobs, asked no oftener than a reader can notice."""
 
-    def __init__(self, control: Control, fresh: float = 2.0) -> None:
+    def __init__(self, control: Control, fresh: float = 1.0) -> None:
         self._control = control
         self._fresh = fresh
-        self._known: dict[str, tuple[tuple[JobState, str], float, str]] = {}
+        self._known: dict[tuple[str, str], str] = {}
+        self._since = 0.0
 
     def __call__(self, record: JobRecord) -> str:
         """What :meth:`.Control.worker_missing` says."""
         if record.state.finished:
             return ""
-        situation = (record.state, record.worker)
-        before, asked_at, answer = self._known.get(record.id, (None, 0.0, ""))
         now = time.monotonic()
-        if before != situation or now - asked_at >= self._fresh:
-            answer = self._control.worker_missing(record)
-            self._known[record.id] = (situation, now, answer)
-        return answer
+        if now - self._since >= self._fresh:
+            self._known, self._since = {}, now
+        # All that it depends on.
+        key = (record.worker, "" if record.worker else record.queue)
+        if key not in self._known:
+            self._known[key] = self._control.worker_missing(record)
+        return self._known[key]
+
+
+class Said(t.NamedTuple):
+    """An event, and what of it has to change for another one to be sent."""
+
+    shown: str
+    text: str
 
 
 class JobWatch:
     """One job, with its result and the log lines after number ``seq``."""
+
+    whole = True
 
     def __init__(self, control: Control, job_id: str, links: Links, seq: int, debug: bool) -> None:
         self.job_ids = frozenset([job_id])
@@ -51,69 +63,91 @@ class JobWatch:
         self._links = links
         self._seq = seq
         self._debug = debug
-        self._presence = Presence(control)
-        self._sent: dict[str, t.Any] | None = None
+        self._shown = ""
 
-    def look(self, job_ids: t.Collection[str]) -> t.Iterator[str]:
-        try:
-            record = self._control.get(self._id)
-        except JobNotFound:
+    def tell(self, news: t.Mapping[str, Snapshot]) -> t.Iterator[str]:
+        snapshot = news.get(self._id)
+        if snapshot is None:
+            return
+        record = snapshot.record
+        if record is None:
             self.over = True
             yield event("gone", {"id": self._id})
             return
-        # The log is read after the record: of a finished one, no line can follow.
-        lines = self._control.logs(self._id, self._seq) if record.log_lines > self._seq else []
-        job = job_json(
-            record,
-            self._links,
-            now=time.time(),
-            waiting_for=self._presence(record),
-            debug=self._debug,
-        )
-        shown = {key: value for key, value in job.items() if key not in CLOCKWORK}
         self.over = record.state.finished
-        if shown == self._sent and not lines:
+        lines = snapshot.lines_after(self._seq)
+        if lines is None and record.log_lines > self._seq:
+            # Behind what all share. Of a finished job, no line can follow its record.
+            lines = self._control.logs(self._id, self._seq)
+            said = _say(snapshot, self._links, self._debug, lines, self._seq)
+        else:
+            # Who has the same lines is told the same.
+            key = (self._links, self._debug, self._seq)
+            said = snapshot.once(
+                key, lambda: _say(snapshot, self._links, self._debug, lines or [], self._seq)
+            )
+        if said.shown == self._shown and not lines:
             return
-        self._sent = shown
+        self._shown = said.shown
         if lines:
             self._seq = lines[-1].seq
-        job["logs"] = log_json(lines)
-        yield event("job", job, f"{record.event_id}~{self._seq}")
+        yield said.text
 
 
 class ListWatch:
     """Several jobs, without results and logs."""
 
+    whole = False
+
     def __init__(self, control: Control, links: dict[str, Links], debug: bool) -> None:
         self.job_ids = frozenset(links)
-        self._control = control
         self._links = links
         self._debug = debug
-        self._presence = Presence(control)
-        self._sent: dict[str, dict[str, t.Any]] = {}
+        self._shown: dict[str, str] = {}
         self._open = set(links)
 
     @property
     def over(self) -> bool:
         return not self._open
 
-    def look(self, job_ids: t.Collection[str]) -> t.Iterator[str]:
-        asked = [job_id for job_id in self._links if job_id in job_ids and job_id in self._open]
-        records = self._control.store.get_many(asked)
-        for job_id in set(asked) - {record.id for record in records}:
-            self._open.discard(job_id)
-            yield event("gone", {"id": job_id})
-        for record in records:
-            if record.state.finished:
-                self._open.discard(record.id)
-            job = job_json(
-                record,
-                self._links[record.id],
-                now=time.time(),
-                waiting_for=self._presence(record),
-                debug=self._debug,
+    def tell(self, news: t.Mapping[str, Snapshot]) -> t.Iterator[str]:
+        for job_id, links in self._links.items():
+            snapshot = news.get(job_id)
+            if snapshot is None or job_id not in self._open:
+                continue
+            if snapshot.record is None:
+                self._open.discard(job_id)
+                yield event("gone", {"id": job_id})
+                continue
+            if snapshot.record.state.finished:
+                self._open.discard(job_id)
+            said = snapshot.once(
+                (links, self._debug), lambda s=snapshot, k=links: _say(s, k, self._debug)
             )
-            shown = {key: value for key, value in job.items() if key not in CLOCKWORK}
-            if shown != self._sent.get(record.id):
-                self._sent[record.id] = shown
-                yield event("job", job, record.event_id)
+            if said.shown != self._shown.get(job_id):
+                self._shown[job_id] = said.shown
+                yield said.text
+
+
+def _say(
+    snapshot: Snapshot,
+    links: Links,
+    debug: bool,
+    lines: t.Sequence[LogLine] | None = None,
+    seq: int = 0,
+) -> Said:
+    """
+    :param lines: ``None`` for a list, which tells neither logs nor results.
+    :param seq: The last line that the reader has.
+    """
+    record = t.cast("JobRecord", snapshot.record)
+    if lines is None and record.result is not None:
+        # Read for a page that shows the whole job.
+        record = replace(record, result=None)
+    job = job_json(record, links, now=snapshot.at, waiting_for=snapshot.facts, debug=debug)
+    shown = dumps({key: value for key, value in job.items() if key not in CLOCKWORK})
+    last_id = record.event_id
+    if lines is not None:
+        job["logs"] = log_json(lines)
+        last_id += f"~{lines[-1].seq if lines else seq}"
+    return Said(shown, event("job", job, last_id))
