@@ -1,7 +1,7 @@
 """``current_job``: what a task may say to the person waiting.
 
 Nothing here waits for the server on the path of the task: progress and log lines are noted, and
-one thread a process sends what is new ten times a second.
+one thread a process sends what is new: the first of a job at once, then ten times a second.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ __all__ = [
 
 T = t.TypeVar("T")
 
+#: Seconds from one report of a job to the next, on average.
 INTERVAL = 0.1
+#: Least seconds from one round of reports of a process to the next: of many quick jobs, most have
+#: reported at their end by then.
+SPACING = 0.01
 #: How old the knowledge of a cancel may be when a task asks for it.
 CANCEL_CHECK = 0.5
 MASK = "•••"
@@ -133,6 +137,8 @@ class RunningJob(CurrentJob):
         self._store = store
         self._files = files
         self._secrets = tuple(secrets)
+        #: From when on it may report at the steady pace; for the reporter.
+        self.next_report = 0.0
         self._progress = Progress()
         self._changed = self._used = False
         self._lines: deque[tuple[float, str]] = deque(maxlen=10_000)
@@ -253,6 +259,8 @@ class _Reporter:
 
     def wake(self, job: RunningJob) -> None:
         with self._condition:
+            if job in self._waiting:
+                return
             self._waiting.add(job)
             if self._thread is None:
                 self._thread = threading.Thread(
@@ -264,15 +272,29 @@ class _Reporter:
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._waiting)
-                jobs, self._waiting = self._waiting, set()
+                jobs = self._due()
             for job in jobs:
+                job.next_report = max(time.monotonic(), job.next_report) + INTERVAL
                 try:
                     job.flush()
                 except StoreUnavailable:
                     with self._condition:
                         self._waiting.add(job)
-            time.sleep(INTERVAL)
+            time.sleep(SPACING)
+
+    def _due(self) -> set[RunningJob]:
+        """Wait for jobs that may report now."""
+        while True:
+            self._condition.wait_for(lambda: self._waiting)
+            now = time.monotonic()
+            # One is let go ahead of its time: who keeps the pace never waits for a beat.
+            rest = {job: job.next_report - INTERVAL - now for job in self._waiting}
+            jobs = {job for job, seconds in rest.items() if seconds <= 0}
+            if jobs:
+                self._waiting -= jobs
+                return jobs
+            # Another job may come meanwhile, which need not wait.
+            self._condition.wait(min(rest.values()))
 
 
 _reporter = _Reporter()

@@ -15,6 +15,6 @@ def threads() -> int | None:
     Gunicorn tells an application nothing of its ``--threads``. A thread of an executor has a
     reference to it; where a future Python keeps it elsewhere, the setting alone decides.
     """
-    found = getattr(threading.current_thread(), "_args", None) or (None,)
-    executor = found[0]() if isinstance(found[0], weakref.ref) else None
+    found = next(iter(getattr(threading.current_thread(), "_args", None) or ()), None)
+    executor = found() if isinstance(found, weakref.ref) else None
     return executor._max_workers if isinstance(executor, ThreadPoolExecutor) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import typing as t
 from dataclasses import replace
+from functools import partial
 
 from .._jobs import JobRecord, LogLine
 from .sse import event
@@ -83,9 +84,8 @@ class JobWatch:
         else:
             # Who has the same lines is told the same.
             key = (self._links, self._debug, self._seq)
-            said = snapshot.once(
-                key, lambda: _say(snapshot, self._links, self._debug, lines or [], self._seq)
-            )
+            tell = partial(_say, snapshot, self._links, self._debug, lines or [], self._seq)
+            said = snapshot.once(key, tell)
         if said.shown == self._shown and not lines:
             return
         self._shown = said.shown
@@ -121,9 +121,8 @@ class ListWatch:
                 continue
             if snapshot.record.state.finished:
                 self._open.discard(job_id)
-            said = snapshot.once(
-                (links, self._debug), lambda s=snapshot, k=links: _say(s, k, self._debug)
-            )
+            key = (links, self._debug)
+            said = snapshot.once(key, partial(_say, snapshot, links, self._debug))
             if said.shown != self._shown.get(job_id):
                 self._shown[job_id] = said.shown
                 yield said.text
