@@ -96,3 +96,35 @@ def test_a_job_of_the_list_that_expires(site: Site) -> None:
         rest = list(live)
     assert [data["id"] for name, data, _ in rest if name == "gone"] == [one]
     assert rest[-1][0] == "end"
+
+
+def test_one_owner_holds_a_few_streams_only(valkey: Valkey, tmp_path: Path) -> None:
+    site = Site(valkey.url, tmp_path, max_streams_per_owner=2)
+    with site.served():
+        visitor, other = site.visitor(), site.visitor()
+        job_id, others = start(site, visitor), start(site, other)
+        url = f"/jobs/{job_id}/events"
+        with stream(visitor, url) as one, stream(visitor, url) as two:
+            next(one), next(two)
+            assert visitor.get(url).status_code == 204
+            assert visitor.get(f"/jobs/events?id={job_id}").status_code == 204
+            with stream(other, f"/jobs/{others}/events") as live:
+                next(live)
+
+        def admitted() -> bool:
+            with visitor.stream("GET", url) as response:
+                return response.status_code == 200
+
+        # That the others have left is noticed without a word.
+        wait_until(admitted)
+
+
+def test_who_came_by_a_key_counts_by_the_job(valkey: Valkey, tmp_path: Path) -> None:
+    site = Site(valkey.url, tmp_path, max_streams_per_owner=1)
+    with site.served():
+        job_id = site.enqueue()
+        key = site.access._signer("key").get_signature(job_id).decode()
+        url = f"/jobs/{job_id}/events?key={key}"
+        with stream(site.visitor(), url) as live:
+            next(live)
+            assert site.visitor().get(url).status_code == 204
