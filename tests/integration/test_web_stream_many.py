@@ -9,7 +9,6 @@ import typing as t
 from pathlib import Path
 
 import httpx
-import pytest
 
 from event_stream import events, stream
 from servers import Valkey
@@ -48,7 +47,7 @@ def test_fifty_streams_cost_one_read_of_each_change(own_valkey: Valkey, tmp_path
             found = [next(each)[1] for each in live]
             assert {job["progress"]["done"] for job in found} == {number}
             assert {job["logs"][0]["text"] for job in found} == {f"line {number}"}
-        # A look without a change may fall in between; and the script that reports reads, too.
+        # A look without a change may fall in between.
         assert 5 <= reads(site) - before <= 7
         with own_valkey.client() as client:
             # Those of the pool, of this test and of the feed; none of a stream.
@@ -161,7 +160,7 @@ def test_streams_of_those_who_left_are_found(site: Site) -> None:
 def test_the_server_restarts_and_streams_go_on(own_valkey: Valkey, tmp_path: Path) -> None:
     site = Site(own_valkey.url, tmp_path, max_streams_per_owner=10)
     site.worker()
-    with site.served(), contextlib.ExitStack() as stack:
+    with site.served():
         visitor = site.visitor()
         job_id = start(site, visitor)
         site.run(job_id)
