@@ -151,8 +151,13 @@ class Board:
         try:
             with self._control.feed.heard_by(self._hear):
                 while (job_ids := self._next()) is not None:
-                    for start in range(0, len(job_ids), BATCH):
-                        self._read(job_ids[start : start + BATCH])
+                    try:
+                        for start in range(0, len(job_ids), BATCH):
+                            self._read(job_ids[start : start + BATCH])
+                    except StoreUnavailable:
+                        # Nobody knows how any job is: all streams end, and the pages find out.
+                        # For each batch by itself, that would take the time that one may wait.
+                        self._fail(list(self._shown))
         except BaseException:
             with self._condition:
                 self._running = False
@@ -202,10 +207,9 @@ class Board:
     def _read(self, job_ids: t.Sequence[str]) -> None:
         try:
             self._tell(job_ids)
-        except StoreUnavailable:
-            # Nobody knows how these jobs are: their streams end, and the pages find out.
-            self._fail(job_ids)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, StoreUnavailable) and not error.for_good:
+                raise
             if len(job_ids) == 1:
                 _log.exception("The job %s cannot be shown live.", job_ids[0])
                 return self._fail(job_ids)

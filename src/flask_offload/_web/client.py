@@ -39,7 +39,7 @@ class Client:
             # An object of our own for the same connection: of an SSL socket, or one of gevent's,
             # this would wait, or read what is not ours.
             peek = _socket.socket(fileno=self._connection.fileno())
-        except OSError:
+        except (OSError, ValueError):  # closed already
             return True
         try:
             return peek.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""

@@ -118,8 +118,12 @@ class Reader:
             self._rung = True
             self._bell.release()
 
+    def sent(self) -> None:
+        """Note that the server has taken a piece of what the stream says."""
+        self._busy_since = time.monotonic()
+
     def busy(self, now: float) -> float:
-        """Seconds since it took something, unless it waits for news: its client reads slowly."""
+        """Seconds since it last got rid of something, unless it waits for news."""
         since = self._busy_since
         return 0.0 if since is None else now - since
 

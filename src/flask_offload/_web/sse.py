@@ -23,6 +23,9 @@ __all__ = ["MAX_LISTED", "Streams", "Watch", "event", "last_seq"]
 
 #: Most jobs that one stream tells of.
 MAX_LISTED = 50
+#: Characters that a stream says at once. A client on a slow line that needs long for a large result
+#: reads on, piece by piece; one that reads nothing does not.
+PIECE = 1 << 16
 
 
 class Watch(t.Protocol):
@@ -118,8 +121,9 @@ class Streams:
                 elif not text and time.monotonic() >= beat_at:
                     # A comment is for proxies; the page cannot see it, hence the event.
                     text = ": still here\n" + event("beat", {})
-                if text:
-                    yield text
+                for start in range(0, len(text), PIECE):
+                    yield text[start : start + PIECE]
+                    reader.sent()
                     spoke_at = time.monotonic()
                 if watch.over:
                     return
