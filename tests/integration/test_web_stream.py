@@ -81,8 +81,14 @@ def test_an_odd_last_id_begins_at_the_start(site: Site, known: str) -> None:
     assert [line["seq"] for line in job["logs"]] == [1]
 
 
-def test_resume_repeats_and_misses_no_line(site: Site) -> None:
+def test_resume_repeats_and_misses_no_line(valkey: Valkey, tmp_path: Path) -> None:
     """A client that is cut off again and again, while lines come."""
+    site = Site(valkey.url, tmp_path, max_log_lines=100_000)
+    with site.served():
+        follow_with_cuts(site)
+
+
+def follow_with_cuts(site: Site) -> None:
     visitor = site.visitor()
     job_id = start(site, visitor)
     site.run(job_id)

@@ -128,3 +128,11 @@ def test_who_came_by_a_key_counts_by_the_job(valkey: Valkey, tmp_path: Path) -> 
         with stream(site.visitor(), url) as live:
             next(live)
             assert site.visitor().get(url).status_code == 204
+
+
+def test_who_loads_a_page_again_and_again_gets_a_stream(site: Site) -> None:
+    visitor = site.visitor()
+    job_id = start(site, visitor)
+    for _ in range(30):
+        with stream(visitor, f"/jobs/{job_id}/events") as live:
+            assert next(live)[1]["state"] == "queued"

@@ -89,13 +89,15 @@ class Streams:
         response.headers["X-Accel-Buffering"] = "no"
         if request.method == "HEAD":
             return response
-        place = self._places.take(owner) if request.environ.get("wsgi.multithread") else None
+        client = Client.of(request.environ)
+        threaded = request.environ.get("wsgi.multithread")
+        place = self._places.take(owner, client) if threaded else None
         if place is None:
             response.status_code = 204
             return response
         # The server closes the answer in any case, also one that it never began to send.
-        response.call_on_close(place)
-        response.response = self.events(watch, Client.of(request.environ))
+        response.call_on_close(place.give_back)
+        response.response = self.events(watch, client)
         return response
 
     def events(self, watch: Watch, client: Client | None = None) -> t.Iterator[str]:
