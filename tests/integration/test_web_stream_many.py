@@ -138,8 +138,8 @@ def test_streams_of_those_who_left_are_found(site: Site) -> None:
     visitor = site.visitor()
     job_id = start(site, visitor)
     with contextlib.ExitStack() as stack:
-        for _ in range(5):
-            next(stack.enter_context(stream(visitor, f"/jobs/{job_id}/events")))
+        live = [stack.enter_context(stream(visitor, f"/jobs/{job_id}/events")) for _ in range(5)]
+        assert {next(each)[1]["state"] for each in live} == {"queued"}
         assert visitor.get(f"/jobs/{job_id}/events").status_code == 204
     wait_until(lambda: site.streams.board.readers == 0, 5)
 

@@ -132,7 +132,7 @@ class Board:
         shown = self._shown.setdefault(job_id, _Shown())
         shown.readers.add(reader)
         shown.whole += reader.whole
-        if shown.snapshot is None or not reader.put(job_id, shown.snapshot):
+        if shown.snapshot is None or not reader.put({job_id: shown.snapshot}):
             self._changed.add(job_id)
 
     def _hide(self, job_id: str, reader: Reader) -> None:
@@ -222,23 +222,34 @@ class Board:
         with self._condition:
             whole = {i for i in job_ids if i in self._shown and self._shown[i].whole}
         found = {r.id: r for r in self._control.store.get_many(job_ids, whole)}
+        news: dict[str, Snapshot] = {}
         for job_id in job_ids:
-            self._tell_of(job_id, found.get(job_id), whole=job_id in whole)
+            snapshot = self._look(job_id, found.get(job_id), whole=job_id in whole)
+            if snapshot is not None:
+                news[job_id] = snapshot
+        with self._condition:
+            # Of several jobs in one piece, for a list.
+            told: dict[Reader, dict[str, Snapshot]] = {}
+            for job_id, snapshot in news.items():
+                shown = self._shown.get(job_id)
+                if shown is None:
+                    continue
+                shown.snapshot = snapshot
+                for reader in shown.readers:
+                    told.setdefault(reader, {})[job_id] = snapshot
+            for reader, its in told.items():
+                reader.put(its)
 
-    def _tell_of(self, job_id: str, record: JobRecord | None, *, whole: bool) -> None:
+    def _look(self, job_id: str, record: JobRecord | None, *, whole: bool) -> Snapshot | None:
+        """A job as it is now, if anything is new."""
         shown = self._shown.get(job_id)
         if shown is None:
-            return
+            return None
         facts = None if record is None else self._facts(record)
         if whole and record is not None:
             self._add_lines(shown, record)
         snapshot = Snapshot(record, facts, time.time(), shown.first, tuple(shown.tail), whole)
-        if snapshot.same_as(shown.snapshot):
-            return
-        with self._condition:
-            shown.snapshot = snapshot
-            for reader in shown.readers:
-                reader.put(job_id, snapshot)
+        return None if snapshot.same_as(shown.snapshot) else snapshot
 
     def _add_lines(self, shown: _Shown, record: JobRecord) -> None:
         if shown.first is None:

@@ -97,12 +97,13 @@ class Reader:
             news, self._news = self._news, {}
             return None if self._closed else news
 
-    def put(self, job_id: str, snapshot: Snapshot) -> bool:
-        """Have a snapshot taken; false if it lacks what the reader shows."""
-        if self.whole and not snapshot.whole:
+    def put(self, news: t.Mapping[str, Snapshot]) -> bool:
+        """Have snapshots taken, together; false if they lack what the reader shows."""
+        fit = {i: snapshot for i, snapshot in news.items() if snapshot.whole or not self.whole}
+        if not fit:
             return False
         with self._lock:
-            self._news[job_id] = snapshot
+            self._news.update(fit)
             self._ring()
         return True
 
