@@ -27,6 +27,11 @@ class Watch(t.Protocol):
     def job_ids(self) -> frozenset[str]: ...
 
     @property
+    def recheck(self) -> float:
+        """Seconds after which it is to look again without a change."""
+        ...
+
+    @property
     def over(self) -> bool:
         """Whether nothing will change any more."""
         ...
@@ -43,8 +48,8 @@ class Streams:
     :param lifetime: Seconds after which a stream ends. The page opens the next one, and who may
         see the job is asked again.
     :param heartbeat: Seconds of silence after which a sign of life is sent.
-    :param recheck: Seconds after which jobs are read again without a change of theirs, since a
-        worker that goes away changes none.
+    :param recheck: Most seconds after which jobs are read again without a change of theirs; what
+        is watched may ask for less.
     :param pace: Least seconds from one look to the next.
     """
 
@@ -110,7 +115,8 @@ class Streams:
                     # A comment is for proxies; the page cannot see it, hence the event.
                     yield ": still here\n" + event("beat", {})
                     spoke_at = now
-                changed = subscription.wait(min(self._recheck, self._heartbeat, end - now))
+                patience = min(self._recheck, watch.recheck, self._heartbeat, end - now)
+                changed = subscription.wait(patience)
                 rest = looked_at + self._pace - time.monotonic()
                 if changed and rest > 0:
                     time.sleep(rest)

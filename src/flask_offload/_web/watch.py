@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import time
 import typing as t
 
-from .._jobs import JobRecord, JobState
+from .._jobs import JobState
 from ..exceptions import JobNotFound
 from .sse import event
-from .view import Links, job_json, log_json
+from .texts import Texts, speak, texts
+from .view import Seen, job_json, log_json
 
 if t.TYPE_CHECKING:
     from .._control import Control
+    from .links import Links
 
-__all__ = ["JobWatch", "ListWatch", "Presence"]
+__all__ = ["JobWatch", "ListWatch"]
 
 #: Fields that change by themselves; the page counts on its own.
 CLOCKWORK = frozenset({"now", "text"})
-
-
-class Presence:
-    """Whether workers are there for jobs, asked no oftener than a reader can notice."""
-
-    def __init__(self, control: Control, fresh: float = 2.0) -> None:
-        self._control = control
-        self._fresh = fresh
-        self._known: dict[str, tuple[tuple[JobState, str], float, str]] = {}
-
-    def __call__(self, record: JobRecord) -> str:
-        """What :meth:`.Control.worker_missing` says."""
-        if record.state.finished:
-            return ""
-        situation = (record.state, record.worker)
-        before, asked_at, answer = self._known.get(record.id, (None, 0.0, ""))
-        now = time.monotonic()
-        if before != situation or now - asked_at >= self._fresh:
-            answer = self._control.worker_missing(record)
-            self._known[record.id] = (situation, now, answer)
-        return answer
+#: Seconds after which jobs are read again without a change of theirs, since a worker that goes
+#: away changes none; and of those in line, which moves by what happens to others.
+RECHECK, RECHECK_IN_LINE = 5.0, 1.0
 
 
 class JobWatch:
@@ -46,12 +29,14 @@ class JobWatch:
     def __init__(self, control: Control, job_id: str, links: Links, seq: int, debug: bool) -> None:
         self.job_ids = frozenset([job_id])
         self.over = False
+        self.recheck = RECHECK
         self._control = control
         self._id = job_id
         self._links = links
         self._seq = seq
         self._debug = debug
-        self._presence = Presence(control)
+        # Of the request, which is over when the stream speaks.
+        self._texts: Texts = texts()
         self._sent: dict[str, t.Any] | None = None
 
     def look(self, job_ids: t.Collection[str]) -> t.Iterator[str]:
@@ -63,15 +48,11 @@ class JobWatch:
             return
         # The log is read after the record: of a finished one, no line can follow.
         lines = self._control.logs(self._id, self._seq) if record.log_lines > self._seq else []
-        job = job_json(
-            record,
-            self._links,
-            now=time.time(),
-            waiting_for=self._presence(record),
-            debug=self._debug,
-        )
+        with speak(self._texts):
+            job = job_json(record, self._links, Seen.of(self._control, record, self._debug))
         shown = {key: value for key, value in job.items() if key not in CLOCKWORK}
         self.over = record.state.finished
+        self.recheck = RECHECK_IN_LINE if record.state is JobState.QUEUED else RECHECK
         if shown == self._sent and not lines:
             return
         self._sent = shown
@@ -89,13 +70,19 @@ class ListWatch:
         self._control = control
         self._links = links
         self._debug = debug
-        self._presence = Presence(control)
+        # Of the request, which is over when the stream speaks.
+        self._texts: Texts = texts()
         self._sent: dict[str, dict[str, t.Any]] = {}
         self._open = set(links)
+        self._in_line: set[str] = set()
 
     @property
     def over(self) -> bool:
         return not self._open
+
+    @property
+    def recheck(self) -> float:
+        return RECHECK_IN_LINE if self._in_line & self._open else RECHECK
 
     def look(self, job_ids: t.Collection[str]) -> t.Iterator[str]:
         asked = [job_id for job_id in self._links if job_id in job_ids and job_id in self._open]
@@ -104,15 +91,15 @@ class ListWatch:
             self._open.discard(job_id)
             yield event("gone", {"id": job_id})
         for record in records:
+            if record.state is JobState.QUEUED:
+                self._in_line.add(record.id)
+            else:
+                self._in_line.discard(record.id)
             if record.state.finished:
                 self._open.discard(record.id)
-            job = job_json(
-                record,
-                self._links[record.id],
-                now=time.time(),
-                waiting_for=self._presence(record),
-                debug=self._debug,
-            )
+            with speak(self._texts):
+                seen = Seen.of(self._control, record, self._debug)
+                job = job_json(record, self._links[record.id], seen)
             shown = {key: value for key, value in job.items() if key not in CLOCKWORK}
             if shown != self._sent.get(record.id):
                 self._sent[record.id] = shown
