@@ -92,7 +92,8 @@ class Line:
 
     def seconds(self, queue: Queue, place: int) -> float | None:
         """How long the job at a place waits until it starts; ``None`` where nobody can tell."""
-        self._cached("pace", self._pace_fresh, self._learn)
+        known = {name for name, _ in queue.running} | {*queue.front[:place]} <= {*self._costs}
+        self._cached("pace", self._pace_fresh if known else self._fresh, self._learn)
         return start_in(queue, place, {task: cost for task, (_, cost) in self._costs.items()})
 
     def _cached(self, name: str, fresh: float, read: t.Callable[[], t.Any]) -> t.Any:

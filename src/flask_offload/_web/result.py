@@ -32,7 +32,7 @@ PREVIEWS: dict[str, t.Literal["image", "pdf"]] = {
 }
 
 Kind = t.Literal["text", "link", "file", "image", "pdf", "table", "json", ""]
-Cell = str | int | float | bool | None
+Value = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,14 @@ class Node:
     text: str
     children: list[Node] | None = None
     open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A value of a table."""
+
+    text: str
+    kind: t.Literal["number", "short", ""] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ class Result:
     size: str = ""
     whole: str = ""
     head: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
+    rows: tuple[tuple[Cell, ...], ...] = ()
     tree: Node | None = None
 
 
@@ -119,22 +127,27 @@ def _table(value: list[t.Any], links: Links) -> Result | None:
     widths = {len(row) for row in rows}
     if len(widths) != 1 or max(widths) > COLUMNS:
         return None
-    if not all(isinstance(cell, Cell) for row in rows for cell in row):
+    if not all(isinstance(cell, Value) for row in rows for cell in row):
         return None
     shown = tuple(tuple(_cell(cell) for cell in row) for row in rows[:ROWS])
     cut = len(rows) > ROWS or any(len(str(cell)) > CELL for row in rows[:ROWS] for cell in row)
     return Result("table", head=head, rows=shown, whole=links.to(format="json") if cut else "")
 
 
-#: Characters of a cell that a page shows.
-CELL = 500
+#: Characters of a cell that a page shows, and of one that stays on one line.
+CELL, SHORT = 500, 16
 
 
-def _cell(value: Cell) -> str:
+def _cell(value: Value) -> Cell:
     if value is None:
-        return ""
+        return Cell("")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Cell(json.dumps(value), "number")
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= CELL else text[:CELL] + "…"
+    if len(text) > CELL:
+        return Cell(text[:CELL] + "…")
+    # A date or a name is not to be broken on a narrow screen; a sentence is.
+    return Cell(text, "short" if len(text) <= SHORT else "")
 
 
 # -- trees

@@ -64,6 +64,12 @@ export class Log {
     if (this.#sought) this.#count();
   }
 
+  // Nothing follows any more.
+  end() {
+    const follow = this.#part("follow");
+    if (follow) follow.hidden = true;
+  }
+
   #matches(item) {
     return !this.#sought || item.lastElementChild.textContent.toLowerCase().includes(this.#sought);
   }

@@ -50,6 +50,7 @@ class OffloadJob extends Live {
     this.finished = FINAL.includes(this.dataset.state);
     this.#madeOf = this.dataset.madeOf;
     this.#log = new Log(this.part("log"), Number(this.lastId.split("~")[1] ?? 0), texts);
+    if (this.finished) this.#log.end();
     setClock(this.dataset.now);
     askFirst(this);
     offerCopy(this, texts);
@@ -92,8 +93,10 @@ class OffloadJob extends Live {
     const [, , files] = this.#madeOf.split(" ");
     this.dataset.madeOf = job.view.made_of.join(" ");
     if (this.finished || String(job.view.made_of[2]) !== files || this.part("details")?.open) this.#refresh();
-    if (finishes) this.#done(job);
-    if (finishes) this.dispatchEvent(new CustomEvent("offload-done", { bubbles: true, detail: job }));
+    if (!finishes) return;
+    this.#log.end();
+    this.#done(job);
+    this.dispatchEvent(new CustomEvent("offload-done", { bubbles: true, detail: job }));
   }
 
   // Has the server render what has changed, until it does.
@@ -135,11 +138,13 @@ class OffloadJob extends Live {
     const now = Date.now();
     if (job.state !== "running" || now - this.#announced < SPEAK_EVERY) return;
     const { fraction } = job.progress;
-    const percent = fraction === null ? "" : `${Math.floor(fraction * 100)}%`;
-    const text = [job.message, percent].filter(Boolean).join(", ");
+    const text = fraction === null ? job.message : `${Math.floor(fraction * 100)}%`;
     if (!text) return;
     this.#announced = now;
-    setText(this.part("announce"), text);
+    const line = this.part("announce");
+    setText(line, text);
+    // Heard once; who reads on must not find it again.
+    setTimeout(() => setText(line, ""), 1_000);
   }
 
   #showLog(job) {
