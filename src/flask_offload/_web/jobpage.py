@@ -33,12 +33,13 @@ def job_html(
 ) -> str:
     """The template ``offload/job.html``.
 
-    :param layout: What is around it.
+    :param layout: What is around it. A page of the developer's has a heading of its own.
     """
     result = result_of(record, links)
     return pages.render(
         "job.html",
         layout=f"offload/{layout}",
+        heading="h1" if layout == "base.html" else "h2",
         record=record,
         links=links,
         job=view.job_json(record, links, seen),
