@@ -93,3 +93,8 @@ def test_other_pages(pages: Pages, browser: Browser, scheme: t.Literal["light", 
     embedded = violations(page)
     context.close()
     assert (empty, jobs, missing, embedded) == ([], [], [], [])
+
+
+def test_what_is_wrong_is_found(page: Page) -> None:
+    page.set_content("<html lang=en><title>x</title><main><h1>x</h1><img src=x></main></html>")
+    assert [line.split(":")[1].strip() for line in violations(page)] == ["image-alt"]

@@ -52,8 +52,9 @@ class JobPages:
         """``GET /<id>``: the page, or JSON; ``?logs_after=N`` adds the lines after number N."""
         record = self._admitted(job_id)
         key, as_json = self._access.key(job_id), wants_json()
-        if key and not as_json:
-            # Off the address bar with it, from where it would be copied and sent on.
+        if key and not as_json and request.headers.get("Sec-Fetch-Dest") != "empty":
+            # Off the address bar with it, from where it would be copied and sent on. A script,
+            # which has none, gets the page at once.
             response = t.cast("Response", redirect(self._access.page(job_id), 303))
         elif as_json:
             response = self._json(record)

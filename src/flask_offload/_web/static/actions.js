@@ -6,9 +6,9 @@ import { setText } from "./times.js";
 export function askFirst(live) {
   live.addEventListener("submit", (event) => {
     const form = event.target;
-    if (form.dataset.part !== "stop") return;
-    event.preventDefault();
     const dialog = live.part("ask");
+    if (form.dataset.part !== "stop" || !dialog) return;
+    event.preventDefault();
     setText(live.part("consequence"), form.dataset.consequence);
     dialog.returnValue = "";
     dialog.onclose = () => {

@@ -11,6 +11,7 @@ export class Log {
   #list;
   #texts;
   #following = true;
+  #held = false;
   #sought = "";
 
   constructor(root, seq, texts) {
@@ -24,9 +25,12 @@ export class Log {
     search.addEventListener("input", (event) => this.#search(event.target.value));
     const follow = this.#part("follow");
     follow.hidden = false;
-    follow.addEventListener("click", () => this.#follow(!this.#following));
+    follow.addEventListener("click", () => {
+      this.#held = this.#following;
+      this.#follow(!this.#following);
+    });
     // To scroll up is to read: nothing may run away under the reader.
-    this.#list.addEventListener("scroll", () => this.#follow(this.#atEnd(), false));
+    this.#list.addEventListener("scroll", () => this.#held || this.#follow(this.#atEnd(), false));
     root.addEventListener("toggle", () => this.#toEnd());
   }
 

@@ -43,10 +43,15 @@ export function showState(root, part, job) {
   fill(part("meta"), job.view.meta, sentence);
   const { fraction } = job.progress;
   const bar = part("bar");
-  bar.hidden = job.state !== "running";
+  hide(bar, job.state !== "running");
   // Without a value it shows activity.
-  if (fraction === null) bar.removeAttribute("value");
-  else bar.value = fraction;
-  part("stop").hidden = !job.cancel_url;
-  part("stop").dataset.consequence = job.view.stop;
+  if (fraction === null) bar?.removeAttribute("value");
+  else if (bar) bar.value = fraction;
+  const stop = part("stop");
+  hide(stop, !job.cancel_url);
+  if (stop) stop.dataset.consequence = job.view.stop;
+}
+
+export function hide(node, is) {
+  if (node) node.hidden = is;
 }

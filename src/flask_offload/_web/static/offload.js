@@ -6,7 +6,7 @@
 import { askFirst, offerCopy, offerNotice } from "./actions.js";
 import { Live } from "./live.js";
 import { Log } from "./log.js";
-import { fill, make, sentence, showState } from "./nodes.js";
+import { fill, hide, make, showState } from "./nodes.js";
 import { setClock, setText, setWords, tellTime } from "./times.js";
 
 const FINAL = ["succeeded", "failed", "cancelled", "dead"];
@@ -49,8 +49,8 @@ class OffloadJob extends Live {
     this.lastId = this.dataset.lastId;
     this.finished = FINAL.includes(this.dataset.state);
     this.#madeOf = this.dataset.madeOf;
-    this.#log = new Log(this.part("log"), Number(this.lastId.split("~")[1] ?? 0), texts);
-    if (this.finished) this.#log.end();
+    this.#log = this.part("log") && new Log(this.part("log"), Number(this.lastId.split("~")[1] ?? 0), texts);
+    if (this.finished) this.#log?.end();
     setClock(this.dataset.now);
     askFirst(this);
     offerCopy(this, texts);
@@ -69,14 +69,14 @@ class OffloadJob extends Live {
   }
 
   poll() {
-    return this.read(this.url("", { logs_after: this.#log.seq }), this.dataset.id);
+    return this.read(this.url("", { logs_after: this.#log?.seq ?? 0 }), this.dataset.id);
   }
 
   gone() {
     this.finished = true;
-    this.part("gone").hidden = false;
-    this.part("stop").hidden = true;
-    this.part("bar").hidden = true;
+    hide(this.part("gone"), false);
+    hide(this.part("stop"), true);
+    hide(this.part("bar"), true);
     this.toggleAttribute("data-stale", true);
   }
 
@@ -85,8 +85,8 @@ class OffloadJob extends Live {
     showState(this, (name) => this.part(name), job);
     if (this.closest(".offload-page")) document.title = job.view.heading;
     fill(this.part("notes"), job.view.notes, (notes) => notes.map((note) => make("li", note)));
-    this.part("notes").hidden = !job.view.notes.length;
-    this.part("reference").hidden = job.error === null;
+    hide(this.part("notes"), !job.view.notes.length);
+    hide(this.part("reference"), job.error === null);
     this.#showLog(job);
     this.#announce(job);
     this.finished ||= finishes;
@@ -94,7 +94,7 @@ class OffloadJob extends Live {
     this.dataset.madeOf = job.view.made_of.join(" ");
     if (this.finished || String(job.view.made_of[2]) !== files || this.part("details")?.open) this.#refresh();
     if (!finishes) return;
-    this.#log.end();
+    this.#log?.end();
     this.#done(job);
     this.dispatchEvent(new CustomEvent("offload-done", { bubbles: true, detail: job }));
   }
@@ -149,11 +149,11 @@ class OffloadJob extends Live {
 
   #showLog(job) {
     const [lines, dropped] = job.view.log;
-    this.#log.add(job.logs ?? []);
+    this.#log?.add(job.logs ?? []);
     setText(this.part("lines"), lines);
-    this.part("dropped").hidden = !dropped;
+    hide(this.part("dropped"), !dropped);
     setText(this.part("dropped"), dropped);
-    if (job.error !== null && job.log_lines && !this.#touched) this.part("log").open = true;
+    if (job.error !== null && job.log_lines && !this.#touched && this.#log) this.part("log").open = true;
   }
 }
 

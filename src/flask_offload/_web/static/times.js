@@ -61,8 +61,9 @@ export function moment(style, then) {
   }
 }
 
+// A template of the developer's may lack any part.
 export function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  if (node && node.textContent !== text) node.textContent = text;
 }
 
 // Of what is stale nobody knows how it goes on: its clocks stand still.
