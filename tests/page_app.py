@@ -22,7 +22,9 @@ from waiting import wait_until
 
 PAGE = """<!doctype html><html lang="en"><title>A page of the app's own</title>
 <meta name="viewport" content="width=device-width">
-<style>body { font: 18px/1.5 Georgia, serif; --offload-accent: #7b1fa2; --offload-radius: 0 }</style>
+<style>
+  body { font: 18px/1.5 Georgia, serif; --offload-accent: #7b1fa2; --offload-radius: 0 }
+</style>
 <h1>Orders</h1>
 """
 
@@ -57,8 +59,8 @@ def pdf() -> bytes:
         out += b"%d 0 obj %s endobj\n" % (number, part)
     table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
     return out + (
-        b"xref\n0 6\n0000000000 65535 f \n%strailer << /Size 6 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF"
-        % (table, len(out))
+        b"xref\n0 6\n0000000000 65535 f \n%strailer << /Size 6 /Root 1 0 R >>\n"
+        b"startxref\n%d\n%%%%EOF" % (table, len(out))
     )
 
 

@@ -188,4 +188,10 @@ def test_all_is_reached_by_keyboard(pages: Pages, page: Page) -> None:
     for _ in range(6):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.textContent.trim().split('\\n')[0]"))
-    assert [words.split()[0] for words in reached[:5]] == ["Stop", "Notify", "Copy", "Log", "Details"]
+    assert [words.split()[0] for words in reached[:5]] == [
+        "Stop",
+        "Notify",
+        "Copy",
+        "Log",
+        "Details",
+    ]

@@ -24,20 +24,23 @@ def test_a_job_in_a_page(pages: Pages, page: Page) -> None:
     expect(page.get_by_role("heading", level=2, name="Read the orders")).to_be_visible()
     assert page.title() == "A page of the app's own"
     # The colour of the app.
-    assert page.locator("offload-job").evaluate(
-        "job => getComputedStyle(job).getPropertyValue('--accent')"
-    ).strip() == "#7b1fa2"
-    assert page.locator("offload-job").evaluate("job => getComputedStyle(job).fontFamily").startswith(
-        "Georgia"
+    assert (
+        page.locator("offload-job")
+        .evaluate("job => getComputedStyle(job).getPropertyValue('--accent')")
+        .strip()
+        == "#7b1fa2"
+    )
+    assert (
+        page.locator("offload-job")
+        .evaluate("job => getComputedStyle(job).fontFamily")
+        .startswith("Georgia")
     )
 
 
 def test_an_element_that_is_written_by_hand(pages: Pages, page: Page) -> None:
     done: list[str] = []
     page.expose_function("done", lambda state: done.append(state))
-    page.add_init_script(
-        "addEventListener('offload-done', event => done(event.detail.state))"
-    )
+    page.add_init_script("addEventListener('offload-done', event => done(event.detail.state))")
     page.goto(f"{pages.url}/embed-by-hand/read?{READ}")
     expect(part(page, "result")).to_have_text("All orders are read.")
     expect(page.get_by_role("heading", level=2, name="Read the orders")).to_be_visible()
@@ -73,7 +76,7 @@ def test_every_part_can_be_overridden(own_pages: Pages, page: Page) -> None:
         "job_header": '<p id="header">{{ job.title }}</p><p class="offload-state">'
         '<span data-part="word">{{ job.view.word }}</span></p>',
         "job_bar": '<div id="bar">{{ super() }}</div>',
-        "job_result": '<div data-part="result" data-swap><b id="result">{{ record.result }}</b></div>',
+        "job_result": '<p data-part="result" data-swap><b id="result">{{ record.result }}</b></p>',
         "job_text": '<div id="text">{{ super() }}</div>',
         "job_actions": '<div id="actions">{{ super() }}</div>',
         "job_files": '<div id="files">{{ super() }}</div>',

@@ -44,9 +44,9 @@ def foreign(own_pages: Pages, tmp_path: Path) -> Pages:
         catalog = read_po(file, locale="eo")
     for message in catalog:
         if isinstance(message.id, tuple):
-            message.string = tuple(f"‹{text}›" for text in message.id)
+            message.string = tuple(f"«{text}»" for text in message.id)
         elif message.id:
-            message.string = f"‹{message.id}›"
+            message.string = f"«{message.id}»"
     folder = tmp_path / "translations" / "eo" / "LC_MESSAGES"
     folder.mkdir(parents=True)
     with (folder / "flask_offload.mo").open("wb") as target:
@@ -68,15 +68,15 @@ def test_all_texts_are_translated(foreign: Pages, browser: Browser) -> None:
     page = context.new_page()
     page.goto(f"{foreign.url}/start/read?with=" + '{"steps": 30, "pause": 0.1}')
     expect(page.locator("html")).to_have_attribute("lang", "eo")
-    expect(part(page, "word")).to_have_text("‹Working›")
+    expect(part(page, "word")).to_have_text("«Working»")
     # Said by the script, which counts by itself.
-    expect(part(page, "meta")).to_contain_text("‹about ‹5 s› left›")
+    expect(part(page, "meta")).to_contain_text("«about «5 s» left»")
     page.locator(".offload-log summary").click()
     page.locator("[data-part=details] summary").click()
-    page.get_by_role("button", name="‹Stop›").click()
-    expect(page.get_by_role("dialog")).to_contain_text("‹Stop this job?›")
-    page.get_by_role("button", name="‹Keep it›").click()
-    expect(part(page, "word")).to_have_text("‹Done›", timeout=15_000)
+    page.get_by_role("button", name="«Stop»").click()
+    expect(page.get_by_role("dialog")).to_contain_text("«Stop this job?»")
+    page.get_by_role("button", name="«Keep it»").click()
+    expect(part(page, "word")).to_have_text("«Done»", timeout=15_000)
     words = page.evaluate("""() => {
         const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
         const found = [];
@@ -91,7 +91,7 @@ def test_all_texts_are_translated(foreign: Pages, browser: Browser) -> None:
         }
         return found;
     }""")
-    english = [text for text in words if "‹" not in text and text not in OWN]
+    english = [text for text in words if "«" not in text and text not in OWN]
     assert english == []
     context.close()
 
@@ -99,9 +99,9 @@ def test_all_texts_are_translated(foreign: Pages, browser: Browser) -> None:
 def test_errors_and_json_speak_it_too(foreign: Pages) -> None:
     headers = {"Accept": "application/json"}
     unknown = httpx.get(f"{foreign.url}/jobs/unknown", headers=headers, timeout=20)
-    assert unknown.json()["error"].startswith("‹This job cannot be found›")
+    assert unknown.json()["error"].startswith("«This job cannot be found»")
     page = httpx.get(f"{foreign.url}/jobs/unknown", timeout=20).text
-    assert "‹This job cannot be found›" in page
+    assert "«This job cannot be found»" in page
 
 
 def test_an_app_without_words_for_us_speaks_english(own_pages: Pages) -> None:

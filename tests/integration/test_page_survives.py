@@ -124,9 +124,7 @@ def test_asleep_for_an_hour(own_pages: Pages, between: Between, page: Page) -> N
     assert page.evaluate("window.untouched")
 
 
-def test_a_stream_that_dies_without_a_word(
-    own_pages: Pages, between: Between, page: Page
-) -> None:
+def test_a_stream_that_dies_without_a_word(own_pages: Pages, between: Between, page: Page) -> None:
     page.clock.install()
     start(own_pages, page, "hold", seconds=4)
     expect(part(page, "word")).to_have_text("Working")

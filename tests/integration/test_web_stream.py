@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from event_stream import events, stream
-from flask_offload._web.sse import Streams
 from flask_offload._web.links import Links
+from flask_offload._web.sse import Streams
 from flask_offload._web.watch import JobWatch
 from waiting import wait_until
 from web_app import REVOKED, WORKER, Site, start

@@ -56,8 +56,8 @@ def _item(control: Control, access: Access, record: JobRecord) -> dict[str, t.An
     seen = view.Seen.of(control, record, current_app.debug)
     return {
         "record": record,
-        "job": view.job_json(record, Links(access.page(record.id)), seen),
+        "job": view.job_json(record, Links(access.page(record.id)), seen, brief=True),
         "url": access.job_url(record.id),
-        "sentences": seen.lines(record),
+        "sentences": seen.lines(record, brief=True),
         "token": access.form_token(record),
     }

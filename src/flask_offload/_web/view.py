@@ -49,12 +49,18 @@ class Seen:
             control.stops(record),
         )
 
-    def lines(self, record: JobRecord) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    def lines(
+        self, record: JobRecord, brief: bool = False
+    ) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
         """See :func:`.words.lines`."""
-        return words.lines(record, now=self.now, waiting=self.waiting, debug=self.debug)
+        return words.lines(
+            record, now=self.now, waiting=self.waiting, debug=self.debug, brief=brief
+        )
 
 
-def job_json(record: JobRecord, links: Links, seen: Seen) -> dict[str, t.Any]:
+def job_json(
+    record: JobRecord, links: Links, seen: Seen, *, brief: bool = False
+) -> dict[str, t.Any]:
     """A job as JSON.
 
     ``id``
@@ -109,7 +115,7 @@ def job_json(record: JobRecord, links: Links, seen: Seen) -> dict[str, t.Any]:
     now, waiting = seen.now, seen.waiting
     end = words.expected_end(record) if record.state is JobState.RUNNING else None
     text = words.sentence(record, now=now, waiting=waiting, debug=seen.debug)
-    line, second_line = seen.lines(record)
+    line, second_line = seen.lines(record, brief)
     return {
         "id": record.id,
         "state": record.state.value,

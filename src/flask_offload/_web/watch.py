@@ -99,7 +99,7 @@ class ListWatch:
                 self._open.discard(record.id)
             with speak(self._texts):
                 seen = Seen.of(self._control, record, self._debug)
-                job = job_json(record, self._links[record.id], seen)
+                job = job_json(record, self._links[record.id], seen, brief=True)
             shown = {key: value for key, value in job.items() if key not in CLOCKWORK}
             if shown != self._sent.get(record.id):
                 self._sent[record.id] = shown

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from .._jobs import JobRecord, JobState, Waiting
-from .reading import about, duration, number, place
-from .sentences import Code, Moment, Part, around
+from .inline import FARTHEST, in_line
+from .reading import duration, number
+from .sentences import Moment, Part, around
 from .texts import gettext as _
 from .texts import mark
 
@@ -26,8 +27,6 @@ __all__ = [
 
 #: What ``cancelled_by`` says of a person who came by a job-bound key.
 BY_KEY = "link"
-#: An estimate beyond this many seconds says more about the method than about the job.
-FARTHEST = 3 * 86_400
 #: A job that waits for nothing.
 NOTHING = Waiting()
 
@@ -49,11 +48,6 @@ STOPS = {
     "report": mark(
         "It ends when it next says how far it is. What it has done so far is not undone."
     ),
-}
-_RATES = {
-    "s": mark("Waiting: no more than %(count)s of these may start in a second"),
-    "m": mark("Waiting: no more than %(count)s of these may start in a minute"),
-    "h": mark("Waiting: no more than %(count)s of these may start in an hour"),
 }
 
 
@@ -85,7 +79,7 @@ def sentence(
         case JobState.SCHEDULED if record.due_at is not None and record.due_at > now:
             return around(_("Starts at %(time)s"), "time", Moment(record.due_at, "clock"))
         case JobState.SCHEDULED | JobState.QUEUED:
-            return _waiting(record, waiting, debug)
+            return in_line(record, waiting, debug)
         case JobState.RUNNING if record.cancel_requested:
             return (_("Stopping"),)
         case JobState.RUNNING if waiting.reason == "lost":
@@ -100,44 +94,6 @@ def sentence(
         case JobState.CANCELLED:
             return _stopped(record)
     return (failure(record),)
-
-
-def _waiting(record: JobRecord, waiting: Waiting, debug: bool) -> tuple[Part, ...]:
-    worker = "flask offload worker"
-    match waiting.reason:
-        case "none":
-            if debug:
-                text = _("Waiting. No worker is running; start one with %(command)s")
-                return around(text, "command", Code(worker))
-            return (_("Waiting. No worker is running"),)
-        case "queue":
-            if debug:
-                text = _(
-                    "Waiting. No worker is running for this kind of job; start one with %(command)s"
-                )
-                return around(text, "command", Code(f"{worker} -Q {record.queue}"))
-            return (_("Waiting. No worker is running for this kind of job"),)
-        case "paused":
-            text = _("Waiting. Jobs of this kind are paused for now")
-            if waiting.place:
-                text += f" · {place(waiting.place)}"
-            return (text,)
-        case "unknown":
-            if debug:
-                text = _("Waiting. No running worker knows the task %(task)s; restart the worker")
-                return around(text, "task", Code(record.task))
-            return (_("Waiting. This kind of job is new; it starts once a worker knows it"),)
-        case "rate":
-            count, _slash, unit = waiting.limit.partition("/")
-            return (_(_RATES.get(unit[:1] or "s", _RATES["s"]), count=count),)
-        case "lost":
-            return (_("Waiting. The worker that was to start it stopped answering"),)
-    if waiting.place is None:
-        return (_("Waiting in line"),)
-    text = _("Next in line") if waiting.place == 1 else place(waiting.place)
-    if waiting.seconds is not None and 1 <= waiting.seconds < FARTHEST:
-        text += ", " + _("about %(time)s", time=about(waiting.seconds))
-    return (text,)
 
 
 def _retrying(record: JobRecord) -> tuple[Part, ...]:
@@ -166,17 +122,24 @@ def _stopped(record: JobRecord) -> tuple[Part, ...]:
     return around(texts.get(by, _("Stopped at %(time)s")), "time", Moment(at, "clock"))
 
 
-def meta(record: JobRecord, *, waiting: Waiting = NOTHING) -> tuple[Part, ...]:
-    """How far a running job is: ``7 of 24 · 8 s so far · about 20 s left``."""
+def meta(record: JobRecord, *, waiting: Waiting = NOTHING, brief: bool = False) -> tuple[Part, ...]:
+    """How far a running job is: ``7 of 24 · about 20 s left · 8 s so far``.
+
+    :param brief: For a list: not how long it has been at it, where it is known how long it will be.
+    """
     if record.state is not JobState.RUNNING or record.started_at is None:
         return ()
     counted = _counted(record)
     if waiting.reason == "lost":
         return (counted,) if counted else ()
     so_far = around(_("%(time)s so far"), "time", Moment(record.started_at, "for"))
-    found: tuple[Part, ...] = ((f"{counted} · ",) if counted else ()) + so_far
+    if not counted:
+        return so_far
     end = expected_end(record)
-    return found if end is None else (*found, Moment(end, "left"))
+    if end is None:
+        return (counted, " · ", *so_far)
+    left = (counted, Moment(end, "left"))
+    return left if brief else (*left, " · ", *so_far)
 
 
 def _counted(record: JobRecord) -> str:
@@ -205,14 +168,19 @@ def expected_end(record: JobRecord) -> float | None:
 
 
 def lines(
-    record: JobRecord, *, now: float, waiting: Waiting = NOTHING, debug: bool = False
+    record: JobRecord,
+    *,
+    now: float,
+    waiting: Waiting = NOTHING,
+    debug: bool = False,
+    brief: bool = False,
 ) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
     """The two lines below the state: :func:`sentence` and :func:`meta`.
 
     A sentence that only repeats the state, right above it, gives way to the second line.
     """
     text = sentence(record, now=now, waiting=waiting, debug=debug)
-    more = meta(record, waiting=waiting)
+    more = meta(record, waiting=waiting, brief=brief)
     return (more, ()) if text == (word(record),) else (text, more)
 
 
