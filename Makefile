@@ -64,9 +64,10 @@ $(VENV)/demo.stamp: pyproject.toml examples/tutorial/requirements.txt | $(VENV)/
 	@$(PIP) --requirement requirements.txt
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml examples/tutorial/requirements.txt | $(VENV)/bin/python
+$(VENV)/dev.stamp: pyproject.toml tests/package-lock.json examples/tutorial/requirements.txt | $(VENV)/bin/python
 	@echo "Installing what the tests need ..."
 	@$(PIP) --editable '../..[dev]' --requirement requirements.txt
+	@if command -v npm >/dev/null; then npm ci --prefix tests --silent --no-audit --no-fund; fi
 	@touch $@
 
 # What is promised, against faults: for each way to carry messages and each pool, some 70 minutes each
