@@ -18,6 +18,7 @@ export class Live extends HTMLElement {
   #ticked = 0;
   #pause = 1_000;
   #polledSince = 0;
+  #failing = false;
   #known = new Map();
 
   async connectedCallback() {
@@ -82,11 +83,13 @@ export class Live extends HTMLElement {
       // Refused: no stream to be had, or no answer at all; polling finds out which. One that ends
       // comes back, unless something is wrong.
       if (stream.readyState === EventSource.CLOSED) this.#fallBack();
-      else this.#expect(PATIENCE, () => this.#fallBack());
+      else if (!this.#failing) this.#expect(PATIENCE, () => this.#fallBack());
+      this.#failing = true; // where nobody listens, one error follows the other
     };
   }
 
   #close() {
+    this.#failing = false;
     this.#stream?.close();
     this.#stream = null;
     clearTimeout(this.#timer);
@@ -110,6 +113,7 @@ export class Live extends HTMLElement {
   }
 
   #heard() {
+    this.#failing = false;
     this.lost(false);
     // A connection can die without a word.
     this.#expect(SILENCE, this.#sync);
