@@ -96,6 +96,14 @@ def test_a_failure_has_one_sentence_and_details_for_the_developer_only(
         pages.app.debug = False
 
 
+def test_what_a_job_says_first_stays_until_it_says_more(pages: Pages, page: Page) -> None:
+    """It is said before the start is told, which clears what an attempt before has said."""
+    start(pages, page, "hold", seconds=2)
+    expect(part(page, "text")).to_have_text("Asking the bank")
+    page.wait_for_timeout(1_000)
+    expect(part(page, "text")).to_have_text("Asking the bank")
+
+
 def test_the_log_is_followed_searched_and_taken_along(pages: Pages, page: Page) -> None:
     job_id = start(pages, page, "read", steps=120, pause=0.1)
     log = part(page, "log")
