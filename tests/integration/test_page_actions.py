@@ -143,12 +143,12 @@ NOTED = """
 
 def test_a_notification_when_it_is_over(pages: Pages, page: Page) -> None:
     page.add_init_script(NOTED)
-    start(pages, page, "hold", seconds=1.5)
+    start(pages, page, "hold", seconds=5)
     button = page.get_by_role("button", name="Notify me")
     button.click()
     expect(button).to_have_attribute("aria-pressed", "true")
     expect(part(page, "said")).to_have_text("You will be notified. Keep this tab open.")
-    expect(part(page, "word")).to_have_text("Done", timeout=15_000)
+    expect(part(page, "word")).to_have_text("Done", timeout=20_000)
     assert page.evaluate("window.told") == [["Done · Wait for the bank", ""]]
     expect(button).to_be_hidden()
 

@@ -98,7 +98,7 @@ def test_a_failure_has_one_sentence_and_details_for_the_developer_only(
 
 def test_what_a_job_says_first_stays_until_it_says_more(pages: Pages, page: Page) -> None:
     """It is said before the start is told, which clears what an attempt before has said."""
-    start(pages, page, "hold", seconds=2)
+    start(pages, page, "hold", seconds=6)
     expect(part(page, "text")).to_have_text("Asking the bank")
     page.wait_for_timeout(1_000)
     expect(part(page, "text")).to_have_text("Asking the bank")
