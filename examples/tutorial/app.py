@@ -1,4 +1,4 @@
-"""The tutorial's app on Flask-Offload: two buttons, three forms, and the list of what they started.
+"""The tutorial's app on Flask-Offload: three buttons, three forms, and what they started.
 
 ``make demo`` starts all of it. By hand, in three terminals, as the tutorial does:
 
@@ -110,6 +110,14 @@ def long_running_task() -> str:
 def long_running_task_celery() -> str:
     job = sending_email_with_celery.delay()
     return render_template("triggered.html", job=job)
+
+
+@app.get("/long_running_task_background")
+@offload.background  # the slow view from above, in the worker
+def long_running_task_background() -> str:
+    print(f"This task will take {SECONDS} seconds to complete...")
+    time.sleep(SECONDS)
+    return f"The task completed in {SECONDS} seconds!"
 
 
 @app.post("/signup")

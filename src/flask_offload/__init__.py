@@ -7,6 +7,7 @@ from ._current import current_job
 from ._extension import Offload
 from ._jobs import JobRecord, JobState, LogLine, Progress
 from .exceptions import (
+    BackgroundError,
     ConfigError,
     EnqueueError,
     JobCancelled,
@@ -21,6 +22,7 @@ from .exceptions import (
 )
 
 __all__ = [
+    "BackgroundError",
     "ConfigError",
     "EnqueueError",
     "Job",

@@ -48,6 +48,10 @@ class Settings:
     :param max_deliveries: Starts of one attempt after which a job that keeps killing its worker
         is dead.
     :param grace: How long a stopping worker waits for what it runs.
+    :param max_request: Most for the body of a request to a background view, uploads included.
+    :param max_response: Most for the body of its response.
+    :param max_wait: Longest that ``Prefer: wait`` may hold a request; 0 for never.
+    :param request_headers: Headers that travel to the worker besides the usual ones.
     :param retention: How long a finished record is kept, by state.
     :param allow_eviction: A worker starts on a server that may drop keys, too.
     :param directory: Where the embedded server and, by default, the files of jobs live.
@@ -66,6 +70,10 @@ class Settings:
     max_payload: int = MB
     max_result: int = MB
     max_file: int = 50 * MB
+    max_request: int = 50 * MB
+    max_response: int = 50 * MB
+    max_wait: float = 10.0
+    request_headers: tuple[str, ...] = ()
     max_log_lines: int = 1_000
     max_streams: int = 100
     retention: t.Mapping[str, float] = field(default_factory=lambda: dict(RETENTION))
@@ -170,6 +178,16 @@ def _seconds(key: str, value: t.Any) -> float:
     return seconds
 
 
+def _seconds_or_none(key: str, value: t.Any) -> float:
+    return 0.0 if value in (0, "0", timedelta(0)) else _seconds(key, value)
+
+
+def _names(key: str, value: t.Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, t.Iterable):
+        raise ConfigError(f"{key} must be a list of names, not {value!r}.")
+    return tuple(_text(key, name) for name in value)
+
+
 def _count(key: str, value: t.Any) -> int:
     try:
         count = int(value)
@@ -216,6 +234,10 @@ READERS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "OFFLOAD_MAX_PAYLOAD": _count,
     "OFFLOAD_MAX_RESULT": _count,
     "OFFLOAD_MAX_FILE": _count,
+    "OFFLOAD_MAX_REQUEST": _count,
+    "OFFLOAD_MAX_RESPONSE": _count,
+    "OFFLOAD_MAX_WAIT": _seconds_or_none,
+    "OFFLOAD_REQUEST_HEADERS": _names,
     "OFFLOAD_MAX_LOG_LINES": _count,
     "OFFLOAD_MAX_STREAMS": _count,
     "OFFLOAD_RETENTION": _retention,

@@ -13,6 +13,7 @@ from pathlib import Path
 from flask import Flask, current_app, has_request_context, request
 from werkzeug.local import LocalProxy
 
+from ._background import BackgroundViews, locale
 from ._celery import Job, OffloadCelery, Origin
 from ._config import Settings
 from ._control import Control
@@ -68,7 +69,7 @@ class _Declared:
     options: dict[str, t.Any] = field(default_factory=dict)
 
 
-class Offload:
+class Offload(BackgroundViews):
     """Moves slow work out of the requests of a Flask app.
 
     .. code-block:: python
@@ -84,6 +85,7 @@ class Offload:
     """
 
     def __init__(self, app: Flask | None = None) -> None:
+        super().__init__()
         self._app: weakref.ref[Flask] | None = None
         self._declared: dict[str, _Declared] = {}
         if app is not None:
@@ -123,6 +125,7 @@ class Offload:
         app.extensions[KEY] = OffloadState(settings, celery, control, access, server)
         for declared in self._declared.values():
             celery.task(declared.fun, **declared.options)
+        self._register_views(app, celery)
         app.register_blueprint(
             make_blueprint(settings, control, access, debug_hint=lambda: app.debug)
         )
@@ -241,17 +244,10 @@ def _origin(access: Access) -> Origin:
         return _NOWHERE
     return Origin(
         owners=access.identify(),
-        locale=_locale(),
+        locale=locale(),
         request_id=request.headers.get("X-Request-ID", "")[:128],
+        first=access.first_contact(),
     )
-
-
-def _locale() -> str:
-    if "babel" not in current_app.extensions:
-        return ""
-    from flask_babel import get_locale  # type: ignore[import-not-found,unused-ignore]
-
-    return str(get_locale() or "")
 
 
 def _signing_key(app: Flask, settings: Settings) -> t.Callable[[], str | bytes]:

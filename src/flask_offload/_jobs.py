@@ -128,6 +128,8 @@ class JobRecord:
     :param worker: Name of the worker that started it last.
     :param error: One line on what went wrong, for developers and operators.
     :param user_error: One sentence for the person waiting (:exc:`.UserError`).
+    :param response: Of a background view, what is known of the answer that is kept: ``status``,
+        ``size``; ``None`` where there is none.
     :param cancel_requested: Somebody wants it stopped while it runs.
     """
 
@@ -158,6 +160,7 @@ class JobRecord:
     cancel_requested: bool = False
     cancelled_by: str = ""
     files: tuple[dict[str, t.Any], ...] = ()
+    response: dict[str, t.Any] | None = None
     log_lines: int = 0
     log_dropped: int = 0
     locale: str = ""
@@ -200,6 +203,7 @@ class JobRecord:
             cancel_requested=bool(get("cancel_requested")),
             cancelled_by=get("cancelled_by", ""),
             files=tuple(_json(get("files"), [])),
+            response=_json(get("response"), None),
             log_lines=int(get("log_lines") or 0),
             log_dropped=int(get("log_dropped") or 0),
             locale=get("locale", ""),

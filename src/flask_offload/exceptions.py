@@ -6,6 +6,7 @@ Each message names the setting, argument or command that mends the fault.
 from __future__ import annotations
 
 __all__ = [
+    "BackgroundError",
     "ConfigError",
     "EnqueueError",
     "JobCancelled",
@@ -61,6 +62,10 @@ class NotSerializable(OffloadError, TypeError):
 
 class ResultTooLarge(OffloadError, ValueError):
     """The result of a job is larger than ``OFFLOAD_MAX_RESULT``."""
+
+
+class BackgroundError(OffloadError):
+    """A view of ``@offload.background`` does what only a view in a request can do."""
 
 
 class JobNotFound(OffloadError, LookupError):

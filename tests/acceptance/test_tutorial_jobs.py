@@ -72,6 +72,18 @@ def test_celery_button_runs_the_tutorials_task(person: Person, site: Site) -> No
         assert line in person.read(link[1])
 
 
+def test_background_button_answers_as_the_first_one(person: Person, site: Site) -> None:
+    answer = person.get("/long_running_task_background")
+    assert answer.status_code == 303
+    url = person.get(answer.headers["Location"]).headers["Location"]
+
+    job = person.wait_for_job(f"{url}?format=json")
+
+    assert job["title"] == "Long running task background"
+    assert person.get(url, follow_redirects=True).text == "The task completed in 1 seconds!"
+    assert "This task will take 1 seconds to complete..." in site.worker.said
+
+
 def test_pages_answer_while_tasks_run(person: Person) -> None:
     links = [
         re.search(r'href="(/jobs/[^"]+)"', person.get("/long_running_task_celery").text)

@@ -46,7 +46,9 @@ def test_tasks_offers_buttons_forms_and_the_list(person: Person) -> None:
     text = text_of(page.text)
     assert "Trigger Long Running Task " in text
     assert "Trigger Long Running Task with Celery" in text
-    for path in ("/long_running_task", "/long_running_task_celery"):
+    assert "Trigger Long Running Task in the Background" in text
+    buttons = ("/long_running_task", "/long_running_task_celery", "/long_running_task_background")
+    for path in buttons:
         assert f'href="{path}"' in page.text
     for path in ("/signup", "/report", "/quote"):
         assert f'method="post" action="{path}"' in page.text

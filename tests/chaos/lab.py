@@ -43,7 +43,7 @@ class Worker:
 
     @property
     def children(self) -> list[int]:
-        """The processes of a prefork pool."""
+        """The processes of a prefork pool, or of a supervisor."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in path.read_text().split()] if path.exists() else []
 
@@ -53,8 +53,12 @@ class Worker:
         return self.process.text.count("ready.") >= self._processes
 
     def group(self, number: int) -> None:
-        """Send a signal to the worker and its pool."""
+        """Send a signal to the worker and its processes, which may have sessions of their own."""
+        children = self.children
         os.killpg(self.process.pid, number)
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 class Lab:
@@ -161,6 +165,8 @@ class Lab:
         """SIGKILL a worker and its pool, as the kernel does to a container."""
         # It may start one more between this line and its end.
         self.fault("kill", worker.name, until=time.monotonic() + 0.1)
+        if worker.alive:
+            worker.group(signal.SIGKILL)
         worker.process.kill()
 
     def restart_server(self) -> None:

@@ -28,6 +28,32 @@ async def fetch(url: str) -> bytes:
     return b""
 
 
+@offload.background
+def export(name: str) -> str:
+    return name
+
+
+@offload.background(title="Import of {name}", unique=True, retries=2, priority=3, acks_late=False)
+async def bring_in(name: str, *, kind: int = 1) -> tuple[str, int]:
+    return name, 201
+
+
+@offload.rerun
+def load_user() -> None: ...
+
+
+assert_type(export("x"), str)
+assert_type(load_user(), None)
+
+
+async def call() -> None:
+    assert_type(await bring_in("x", kind=2), tuple[str, int])
+
+
+export(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+bring_in("x", sort=2)  # type: ignore[call-arg, unused-coroutine]  # pyright: ignore[reportCallIssue]
+offload.background(unique="x")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
 assert_type(add(1, b=2), int)
 assert_type(fetch("x"), bytes)
 assert_type(add.delay(1), Job)

@@ -48,6 +48,8 @@ def test_defaults() -> None:
         ({"OFFLOAD_MAX_PAYLOAD": True}, "OFFLOAD_MAX_PAYLOAD must be a whole number"),
         ({"OFFLOAD_JOBS_PREFIX": "jobs"}, "OFFLOAD_JOBS_PREFIX must start with a slash"),
         ({"OFFLOAD_JOBS_PREFIX": "/"}, "OFFLOAD_JOBS_PREFIX must start with a slash"),
+        ({"OFFLOAD_MAX_WAIT": -1}, "OFFLOAD_MAX_WAIT must be seconds"),
+        ({"OFFLOAD_REQUEST_HEADERS": "X-A"}, "OFFLOAD_REQUEST_HEADERS must be a list of names"),
         ({"OFFLOAD_RETENTION": {"done": 1}}, "OFFLOAD_RETENTION has no state 'done'"),
         ({"OFFLOAD_RETENTION": {"failed": -1}}, "OFFLOAD_RETENTION.'failed'. must be seconds"),
         ({"CELERY": "redis://"}, "CELERY must be a dict"),
@@ -64,6 +66,13 @@ def test_bad_settings_name_what_mends_them(config: dict[str, t.Any], message: st
 )
 def test_flag_may_come_from_the_environment(given: object, meant: bool) -> None:
     assert settings(OFFLOAD_ALLOW_EVICTION=given).allow_eviction is meant
+
+
+def test_no_wait_and_more_headers() -> None:
+    for zero in (0, "0", timedelta(0)):
+        assert settings(OFFLOAD_MAX_WAIT=zero).max_wait == 0
+    found = settings(OFFLOAD_REQUEST_HEADERS=["X-Api-Version"])
+    assert found.request_headers == ("X-Api-Version",)
 
 
 def test_none_is_not_set() -> None:

@@ -38,11 +38,13 @@ class Origin:
     """From where a job was enqueued; it travels with the job.
 
     :param owners: Who may see the job.
+    :param first: Whether the browser among them is known from this request on only.
     """
 
     owners: tuple[str, ...] = ()
     locale: str = ""
     request_id: str = ""
+    first: bool = False
 
 
 class OffloadCelery(Celery):  # type: ignore[misc]

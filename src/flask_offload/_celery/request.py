@@ -28,6 +28,10 @@ class OffloadRequest(Request):  # type: ignore[misc]
             }
         super().send_event(type, **fields)
 
+    def info(self, safe: bool = False) -> t.Any:
+        """What ``celery inspect active`` shows: nothing of what is sensitive."""
+        return super().info(safe=safe or bool(getattr(self.task, "sensitive", ())))
+
     def terminate(self, pool: t.Any, signal: t.Any = None) -> None:
         if isinstance(pool, Threads):
             # They cannot be killed. One that is about to start will be told by the record.

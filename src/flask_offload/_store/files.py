@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import mimetypes
 import os
 import re
@@ -16,6 +17,8 @@ __all__ = ["FileStore", "safe_name"]
 
 CHUNK = 1 << 20
 NAME_LIMIT = 120
+#: A folder beside the files that are offered. No safe name begins with a dot.
+PRIVATE = ".private"
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 
 
@@ -86,6 +89,36 @@ class FileStore:
         fs.mv(part, f"{folder}/{name}")
         content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
         return {"name": name, "size": size, "content_type": content_type}
+
+    def keep(
+        self, job_id: str, name: str, data: bytes | t.IO[bytes], limit: int
+    ) -> tuple[int, str]:
+        """Keep what nobody may download: the body of a request, or of its response.
+
+        :param name: One of our own; :meth:`open` finds no file of this kind by whatever name.
+        :return: Size, and a digest of the content.
+        :raises PayloadTooLarge: It has more than ``limit`` bytes.
+        """
+        fs, folder = self._folder(job_id)
+        fs.makedirs(f"{folder}/{PRIVATE}", exist_ok=True)
+        digest, size = hashlib.sha256(), 0
+        source = io.BytesIO(data) if isinstance(data, bytes) else data
+        with fs.open(f"{folder}/{PRIVATE}/{name}", "wb") as target:
+            while chunk := source.read(CHUNK):
+                size += len(chunk)
+                if size > limit:
+                    raise PayloadTooLarge(f"A file has more than {limit:,} bytes.")
+                digest.update(chunk)
+                target.write(chunk)
+        return size, digest.hexdigest()
+
+    def kept(self, job_id: str, name: str) -> t.BinaryIO:
+        """Open what :meth:`keep` kept.
+
+        :raises FileNotFoundError: There is none.
+        """
+        fs, folder = self._folder(job_id)
+        return t.cast("t.BinaryIO", fs.open(f"{folder}/{PRIVATE}/{name}", "rb"))
 
     def open(self, job_id: str, name: str) -> t.BinaryIO:
         """Open a file for reading.

@@ -45,6 +45,7 @@ FIELDS = [
     "cancel_requested",
     "cancelled_by",
     "files",
+    "response",
     "log_lines",
     "log_dropped",
     "locale",
@@ -145,6 +146,11 @@ class Queries(Base):
         except (ValueError, KeyError, TypeError):
             return {}  # of another client, compressed or in a format of its own
         return {"args": args, "kwargs": kwargs, "options": {}}
+
+    def response(self, job_id: str) -> dict[str, t.Any] | None:
+        """The whole of what :meth:`.Records.keep_response` kept."""
+        kept = self.call("HGET", self.keys.job(job_id), "response_kept")
+        return t.cast("dict[str, t.Any]", json.loads(kept)) if kept else None
 
     def state(self, job_id: str) -> JobState | None:
         """The state of a job; ``None`` where there is no such job."""

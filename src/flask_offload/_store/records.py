@@ -192,6 +192,25 @@ class Records(Base):
         if not self._script("attach", job_id, json.dumps(file)):
             raise JobNotFound(job_id)
 
+    def announce_files(self, job_id: str, seconds: float = 3600) -> None:
+        """Say that files of a job will be there before it is.
+
+        Whoever says so may die before the enqueue; after ``seconds``, prune then removes the files.
+        """
+        self._script("announce", job_id, seconds)
+
+    def keep_response(
+        self, job_id: str, shown: dict[str, t.Any], kept: dict[str, t.Any], *, fence: int
+    ) -> bool:
+        """Keep the answer of a background view with its record.
+
+        :param shown: What :attr:`.JobRecord.response` tells of it.
+        :param kept: All of it.
+        :return: False if the job is over, or another worker's by now.
+        """
+        args = (json.dumps(shown), json.dumps(kept), fence)
+        return bool(self._script("respond", job_id, *args))
+
     def prune(self, limit: int = 100) -> list[str]:
         """Forget jobs whose time is over; return their ids, whose files are to be removed."""
         return t.cast("list[str]", self._script("prune", "", limit))

@@ -15,7 +15,10 @@ __all__ = ["Role", "acl", "probes"]
 Role = t.Literal["web", "worker"]
 
 #: The transitions of a web process; a worker makes all.
-WEB = ("_shared", "_accept", "enqueue", "confirm", "refuse", "cancel", "settle", "logs", "allowed")
+WEB = (
+    "_shared", "_accept", "announce", "enqueue", "confirm", "refuse", "cancel", "settle", "logs",
+    "allowed",
+)  # fmt: skip
 #: Not for workers either: for whoever moves an app from stock Celery.
 OPERATOR = ("adopt",)
 #: Besides what the scripts do. The first line is the store's; the second is of Celery's results,

@@ -61,6 +61,10 @@ class Access:
             request.environ[MINTED] = secrets.token_urlsafe(16)
         return self.visitor()
 
+    def first_contact(self) -> bool:
+        """Whether this browser came without an id of ours, and was given one."""
+        return MINTED in request.environ
+
     def visitor(self) -> tuple[str, ...]:
         """The owners that this request stands for; may be empty."""
         if not has_request_context():

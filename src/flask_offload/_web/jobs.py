@@ -14,6 +14,7 @@ from .jobpage import job_html
 from .links import Links
 from .logs import log_text
 from .negotiate import json_response, wants_json
+from .response import KeptResponse, fence
 from .result import PREVIEWS
 from .sse import MAX_LISTED, Streams, last_seq
 from .watch import JobWatch, ListWatch
@@ -31,6 +32,8 @@ INLINE = {*PREVIEWS, "text/plain"}
 #: What a file may do. A sandbox keeps a browser's own viewer from showing a PDF; a PDF is no page,
 #: and what runs in it does not run here.
 FILE_POLICY = "default-src 'none'; frame-ancestors 'self'"
+#: Seconds after which a program may ask again.
+POLL_AFTER = 2
 
 
 class JobPages:
@@ -56,6 +59,8 @@ class JobPages:
             # Off the address bar with it, from where it would be copied and sent on. A script,
             # which has none, gets the page at once.
             response = t.cast("Response", redirect(self._access.page(job_id), 303))
+        elif (moved := self._moved_on(record, as_json)) is not None:
+            response = moved
         elif as_json:
             response = self._json(record)
         else:
@@ -142,6 +147,17 @@ class JobPages:
 
     # -- what they share
 
+    def _moved_on(self, record: JobRecord, as_json: bool) -> Response | None:
+        """The way to the response of a background view that is over.
+
+        Our own script says how it wants the JSON, and is not led on; nor is who asks to stay.
+        """
+        asked = {"stay"} if not as_json else {"stay", "format", "logs_after"}
+        url = view.response_url(record, self._links(record))
+        if url is None or not asked.isdisjoint(request.args):
+            return None
+        return t.cast("Response", redirect(url, 303))
+
     def _admitted(self, job_id: str) -> JobRecord:
         """The record, if the visitor may see it.
 
@@ -167,7 +183,10 @@ class JobPages:
         after = request.args.get("logs_after", type=int)
         if after is not None:
             job["logs"] = view.log_json(self._control.logs(record.id, max(0, after)))
-        return json_response(job)
+        response = json_response(job)
+        if not record.state.finished:
+            response.headers["Retry-After"] = str(POLL_AFTER)
+        return response
 
     def _page(self, record: JobRecord) -> Response:
         lines = self._control.logs(record.id) if record.log_lines else []
@@ -195,9 +214,11 @@ def make_blueprint(
     blueprint.add_url_rule("/<job_id>/retry", "retry", views.retry, methods=["POST"])
     blueprint.add_url_rule("/<job_id>/log.txt", "log", views.log)
     blueprint.add_url_rule("/<job_id>/files/<name>", "file", views.file)
+    kept = KeptResponse(control, views._admitted, views._links, access.owns)
+    blueprint.add_url_rule("/<job_id>/response", "response", kept.response)
     for error in (errors.CrossSiteError, errors.NotRepeatableError):
         blueprint.register_error_handler(error, errors.answer)
-    blueprint.after_request(pages.fence)
+    blueprint.after_request(fence)
     return blueprint
 
 

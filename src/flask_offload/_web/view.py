@@ -18,7 +18,7 @@ from .texts import gettext, ngettext
 if t.TYPE_CHECKING:
     from .._control import Control
 
-__all__ = ["FAILED", "Seen", "dumps", "job_json", "log_json"]
+__all__ = ["FAILED", "Seen", "dumps", "job_json", "log_json", "response_url"]
 
 FAILED = frozenset({JobState.FAILED, JobState.DEAD})
 
@@ -105,6 +105,8 @@ def job_json(
     ``cancel_url``, ``retry_url``
         Where to POST to stop it, and to run it again with the same input; null when that is not
         to be had.
+    ``response_url``
+        Of a background view that is over: its response, where the page moves on to; else null.
     ``now``
         The time of the answer.
     ``view``
@@ -155,6 +157,7 @@ def job_json(
         "log_url": links.to("/log.txt"),
         "cancel_url": None if finished or record.cancel_requested else links.to("/cancel"),
         "retry_url": links.to("/retry") if seen.repeatable else None,
+        "response_url": response_url(record, links),
         "now": iso(now),
         "view": {
             "heading": words.heading(record),
@@ -179,6 +182,13 @@ def log_words(record: JobRecord) -> list[str]:
         record.log_dropped,
     )
     return [lines, dropped if record.log_dropped else ""]
+
+
+def response_url(record: JobRecord, links: Links) -> str | None:
+    """The address of the response of a background view that is over."""
+    if not record.state.finished or record.response is None:
+        return None
+    return links.to("/response")
 
 
 def log_json(lines: t.Iterable[LogLine]) -> list[dict[str, t.Any]]:

@@ -6,12 +6,17 @@ local due = redis.call('ZRANGEBYSCORE', prefix .. 'expiry', '-inf', stamp(now), 
 for _, member in ipairs(due) do
   local id, owners = string.match(member, '^(.*)\n(.*)$')
   redis.call('ZREM', prefix .. 'expiry', member)
-  redis.call('ZREM', prefix .. 'jobs', id)
-  redis.call('ZREM', prefix .. 'dead', id)
-  for _, owner in ipairs(cjson.decode(owners)) do
-    redis.call('ZREM', prefix .. 'owner:' .. owner, id)
+  if owners == 'files' then
+    -- Of files that came before their job; see announce. It is there by now, or never will be.
+    if redis.call('EXISTS', prefix .. 'job:' .. id) == 0 then gone[#gone + 1] = id end
+  else
+    redis.call('ZREM', prefix .. 'jobs', id)
+    redis.call('ZREM', prefix .. 'dead', id)
+    for _, owner in ipairs(cjson.decode(owners)) do
+      redis.call('ZREM', prefix .. 'owner:' .. owner, id)
+    end
+    redis.call('DEL', prefix .. 'job:' .. id, prefix .. 'log:' .. id, prefix .. 'result:' .. id)
+    gone[#gone + 1] = id
   end
-  redis.call('DEL', prefix .. 'job:' .. id, prefix .. 'log:' .. id, prefix .. 'result:' .. id)
-  gone[#gone + 1] = id
 end
 return gone

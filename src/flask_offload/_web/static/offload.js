@@ -93,10 +93,21 @@ class OffloadJob extends Live {
     const [, , files] = this.#madeOf.split(" ");
     this.dataset.madeOf = job.view.made_of.join(" ");
     if (this.finished || String(job.view.made_of[2]) !== files || this.part("details")?.open) this.#refresh();
+    this.#moveOn(job);
     if (!finishes) return;
     this.#log?.end();
     this.#done(job);
     this.dispatchEvent(new CustomEvent("offload-done", { bubbles: true, detail: job }));
+  }
+
+  // To what a background view has answered. A download leaves the page as it is, with a link to
+  // have it again; a page of the developer's is not left.
+  #moveOn(job) {
+    hide(this.part("response"), !job.response_url);
+    if (!job.response_url) return;
+    const link = this.part("response")?.querySelector("a");
+    if (link) link.href = job.response_url;
+    if (this.closest(".offload-page")) location.replace(job.response_url);
   }
 
   // Has the server render what has changed, until it does.
@@ -124,7 +135,7 @@ class OffloadJob extends Live {
 
   // The element as the server renders it now; a parsed page runs no script.
   async #rendered() {
-    const response = await fetch(this.url(), {
+    const response = await fetch(this.url("", { stay: "1" }), {
       headers: { Accept: "text/html" },
       cache: "no-store",
       signal: AbortSignal.timeout(10_000),
@@ -182,7 +193,7 @@ class OffloadJobs extends Live {
   }
 
   async poll() {
-    const reads = this.#unfinished().map((row) => this.read(row.dataset.href, row.dataset.id));
+    const reads = this.#unfinished().map((row) => this.read(`${row.dataset.href}?format=json`, row.dataset.id));
     const changed = (await Promise.all(reads)).some(Boolean);
     this.finished = !this.#unfinished().length;
     return changed;
