@@ -1,6 +1,7 @@
 # make demo    set up and run the tutorial's app: web server, worker, embedded Valkey
 # make test    set up and run all tests
 # make lint types    what CI checks besides
+# make messages    collect the texts of the pages for translation
 # make bench    measure it beside other libraries, in about twelve minutes; see bench/README.md
 #
 # PYTHON=python3.12 make test    with another interpreter
@@ -17,7 +18,7 @@ PIP = cd examples/tutorial && $(abspath $(BIN))/python -m pip install --quiet \
 
 export PORT
 
-.PHONY: demo test chaos bench lint types format clean
+.PHONY: demo test chaos bench lint types format messages clean
 
 demo: $(VENV)/demo.stamp
 	@exec $(BIN)/python examples/tutorial/demo.py
@@ -43,6 +44,11 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+messages: $(VENV)/dev.stamp
+	$(BIN)/pybabel extract --mapping-file pyproject.toml --keywords mark --no-wrap --add-location file \
+	  --sort-by-file --project Flask-Offload --version '' --copyright-holder 'the authors' \
+	  --output-file src/flask_offload/translations/flask_offload.pot src/flask_offload/_web
+
 clean:
 	rm -rf $(VENV) .venv-bench build dist
 
@@ -58,9 +64,10 @@ $(VENV)/demo.stamp: pyproject.toml examples/tutorial/requirements.txt | $(VENV)/
 	@$(PIP) --requirement requirements.txt
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml examples/tutorial/requirements.txt | $(VENV)/bin/python
+$(VENV)/dev.stamp: pyproject.toml tests/package-lock.json examples/tutorial/requirements.txt | $(VENV)/bin/python
 	@echo "Installing what the tests need ..."
 	@$(PIP) --editable '../..[dev]' --requirement requirements.txt
+	@if command -v npm >/dev/null; then npm ci --prefix tests --silent --no-audit --no-fund; fi
 	@touch $@
 
 # What is promised, against faults: for each way to carry messages and each pool, some 70 minutes each

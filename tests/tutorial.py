@@ -94,9 +94,9 @@ def running(name: str, *command: str, folder: Path, **env: str) -> Iterator[Prog
 
 
 @contextlib.contextmanager
-def web(folder: Path, **env: str) -> Iterator[str]:
+def web(folder: Path, port: int = 0, **env: str) -> Iterator[str]:
     """Start the app as the tutorial does; gives its address."""
-    command = (sys.executable, "-m", "flask", "run", "--port", "0")
+    command = (sys.executable, "-m", "flask", "run", "--port", str(port))
     with running("web", *command, folder=folder, FLASK_APP="app", **env) as program:
         yield program.wait_for(r"Running on (http://\S+)")[1]
 

@@ -37,6 +37,7 @@ class Engine:
         self.files = files
         self.feed = Feed(store)
         self.stopped: list[str] = []
+        self.tasks: dict[str, Any] = {}
 
     def revoked_result(self, job_id: str) -> str:
         return REVOKED

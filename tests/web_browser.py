@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
+from urllib.parse import urlencode
 
 from playwright.sync_api import Page, expect
 
+from page_app import Pages
 from web_app import Site
 
 
@@ -24,3 +27,11 @@ def untouched(page: Page) -> bool:
 
 def part(page: Page, name: str) -> t.Any:
     return page.locator(f"[data-part={name}]")
+
+
+def start(pages: Pages, page: Page, name: str, **arguments: t.Any) -> str:
+    """Start a job and be on its page; the id."""
+    query = urlencode({"with": json.dumps(arguments)})
+    page.goto(f"{pages.url}/start/{name}?{query}")
+    page.evaluate("window.untouched = true")
+    return page.url.rpartition("/")[2].partition("?")[0]

@@ -77,6 +77,7 @@ def build_report(month: str, size: int) -> dict[str, Any]:
     retry_backoff=True,  # 1 s, 2 s, 4 s … each time a random part of it (retry_jitter)
     retry_jitter=True,
     max_retries=5,
+    repeatable=True,  # a button on the job page asks for it once more
 )
 def get_quote(symbol: str) -> dict[str, Any]:
     current_job.progress(0, message="Asking the exchange")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typing as t
 
-from ._jobs import JobRecord, JobState, LogLine
+from ._jobs import JobRecord, JobState, LogLine, Waiting
 from ._store import (
     Feed,
     FileStore,
     Health,
+    Line,
     Overview,
     Role,
     Statistics,
@@ -31,6 +32,7 @@ class Control:
 
     def __init__(self, celery: OffloadCelery) -> None:
         self._celery = celery
+        self.line = Line(celery.store)
 
     @property
     def store(self) -> Store:
@@ -84,16 +86,17 @@ class Control:
             self._celery.stop_running(job_id)
         return state
 
-    def retry(self, job_id: str) -> Job:
+    def retry(self, job_id: str, new_id: str | None = None) -> Job:
         """Run a job again, with the same input, as a new job of the same owner.
 
+        :param new_id: The id of the new job. Of two calls with the same, one job comes.
         :raises JobNotFound: There is no such job, or its input is not known.
         """
         record = self.store.get(job_id)
         payload = self.store.payload(job_id)
         if not payload:
             raise JobNotFound(job_id)
-        return self._celery.enqueue_again(record, payload)
+        return self._celery.enqueue_again(record, payload, new_id)
 
     def pause(self, queue: str) -> None:
         """Hand out no more jobs of a queue until :meth:`resume`; what runs goes on."""
@@ -123,18 +126,54 @@ class Control:
         """What happened in all, and in each of the last minutes."""
         return statistics(self.store, minutes)
 
-    def worker_missing(self, record: JobRecord) -> str:
-        """Why a job that is not over does not move, as far as workers are the reason.
+    def waiting(self, record: JobRecord) -> Waiting:
+        """What a job that is not over waits for. What is the same for many is as of a second ago.
 
-        :return: ``lost`` (its worker stopped answering in the middle), ``none`` (no worker runs),
-            ``queue`` (none listens to its queue), or empty.
+        Of one that runs, only whether its worker is lost.
         """
         if record.state.finished:
-            return ""
-        workers = self.workers()
+            return Waiting()
+        workers = self.line.workers()
         if record.worker:
             # It runs there, or is about to.
-            return "" if any(w.name == record.worker for w in workers) else "lost"
+            if not any(w.name == record.worker for w in workers):
+                return Waiting("lost")
+            if record.state is JobState.RUNNING:
+                return Waiting()
+            limit = str(self._task_option(record, "rate_limit", None) or "")
+            return Waiting("rate", 1, limit=limit) if limit else Waiting(place=1)
         if not workers:
-            return "none"
-        return "" if any(record.queue in w.queues for w in workers) or not record.queue else "queue"
+            return Waiting("none")
+        if record.queue and not any(record.queue in w.queues for w in workers):
+            return Waiting("queue")
+        if record.state is not JobState.QUEUED or not record.queue:
+            return Waiting()
+        standing = self.line.standing(record)
+        if standing.parked:
+            return Waiting("unknown")
+        queue = self.line.queue(record.queue)
+        place = standing.place
+        if queue.paused:
+            return Waiting("paused", place)
+        return Waiting("", place, None if place is None else self.line.seconds(queue, place))
+
+    # -- what the app knows of a task
+
+    def repeatable(self, record: JobRecord) -> bool:
+        """Whether the person waiting may run this job again."""
+        over = record.state.finished
+        return over and bool(self._task_option(record, "repeatable", False))
+
+    def stops(self, record: JobRecord) -> t.Literal["unstarted", "at once", "soon", "report"]:
+        """When a cancel of the job takes effect: it never starts, its process is stopped at once,
+        its code is at its next line, or it is when it next reports."""
+        if record.state is not JobState.RUNNING:
+            return "unstarted"
+        pool = next((w.pool for w in self.line.workers() if w.name == record.worker), "")
+        if "prefork" in pool:
+            return "at once"
+        threads = "thread" in pool and self._task_option(record, "interrupt", True)
+        return "soon" if threads else "report"
+
+    def _task_option(self, record: JobRecord, name: str, default: object) -> t.Any:
+        return getattr(self._celery.tasks.get(record.task), name, default)

@@ -193,6 +193,14 @@ class RunningJob(CurrentJob):
         self._used = True
         _reporter.wake(self)
 
+    def say_again(self) -> None:
+        """Send how far it is once more, if it has said so."""
+        with self._lock:
+            if self._progress == Progress():
+                return
+            self._changed = True
+        _reporter.wake(self)
+
     def log(self, text: object) -> None:
         self.write(str(text))
         self._stop_if_cancelled()

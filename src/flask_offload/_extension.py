@@ -20,7 +20,14 @@ from ._control import Control
 from ._server import EmbeddedServer
 from ._store import FileStore, Store
 from ._tasks import OffloadedTask, task_options
-from ._web import Access, jobs_list, make_blueprint, register_error_handlers
+from ._web import (
+    Access,
+    job_part,
+    jobs_list,
+    make_blueprint,
+    register_error_handlers,
+    scripts,
+)
 from .exceptions import ConfigError, JobNotFound, NoAppError
 
 __all__ = ["Offload", "OffloadState"]
@@ -124,7 +131,11 @@ class Offload(BackgroundViews):
         )
         register_error_handlers(app)
         app.after_request(access.after_request)
-        app.jinja_env.globals["offload_jobs"] = lambda limit=20: jobs_list(control, access, limit)
+        app.jinja_env.globals.update(
+            offload_jobs=lambda limit=20: jobs_list(control, access, limit),
+            offload_job=lambda job: job_part(control, access, job),
+            offload_scripts=scripts,
+        )
 
     # -- the app at hand
 
@@ -187,6 +198,7 @@ class Offload(BackgroundViews):
         priority: int | None = None,
         timeout: float | None = None,
         retries: int | None = None,
+        repeatable: bool = False,
         **celery: t.Any,
     ) -> t.Callable[[t.Callable[P, R]], OffloadedTask[P, R]]: ...
 
@@ -199,6 +211,7 @@ class Offload(BackgroundViews):
         :param priority: 0 to 9; what it means is the broker's matter.
         :param timeout: Seconds after which the job is stopped.
         :param retries: How often it is tried again after an error.
+        :param repeatable: Whether the person waiting may run it again from its page.
         :param celery: Any option of Celery's own decorator.
         """
         options = task_options(**options)

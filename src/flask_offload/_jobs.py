@@ -7,7 +7,7 @@ import json
 import typing as t
 from dataclasses import dataclass, field
 
-__all__ = ["JobEvent", "JobRecord", "JobState", "LogLine", "Progress"]
+__all__ = ["JobEvent", "JobRecord", "JobState", "LogLine", "Progress", "Waiting"]
 
 
 class JobState(enum.StrEnum):
@@ -79,6 +79,24 @@ class LogLine:
     seq: int
     at: float
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a job waits for.
+
+    :param reason: ``none`` (no worker runs), ``queue`` (none listens to its queue), ``paused`` (its
+        queue is), ``unknown`` (no worker knows its task), ``rate`` (no more may start at the
+        moment), ``lost`` (its worker stopped answering in the middle), or empty: its turn.
+    :param place: In line, from 1; ``None`` where nobody can tell.
+    :param seconds: Until it starts, about; ``None`` where nobody can tell.
+    :param limit: With ``rate``, Celery's limit, such as ``10/m``.
+    """
+
+    reason: t.Literal["", "none", "queue", "paused", "unknown", "rate", "lost"] = ""
+    place: int | None = None
+    seconds: float | None = None
+    limit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

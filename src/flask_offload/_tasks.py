@@ -85,18 +85,22 @@ def task_options(
     priority: int | None = None,
     timeout: float | None = None,
     retries: int | None = None,
+    repeatable: bool = False,
     **celery: t.Any,
 ) -> dict[str, t.Any]:
     """Celery's options for those of ``@offload.task``.
 
     :param retries: How often the job is tried again after an error, with growing pauses; not
         after a :exc:`.UserError`, which says that trying again is of no use.
+    :param repeatable: Whether the person waiting may run a job that is over again, with the same
+        input, from its page.
     """
     if isinstance(sensitive, str):
         raise ConfigError(f"sensitive={sensitive!r} must be a list of names: [{sensitive!r}].")
     given = {"title": title, "default_queue": queue, "default_priority": priority}
     options = {**celery, **{key: value for key, value in given.items() if value is not None}}
     options["sensitive"] = tuple(sensitive)
+    options["repeatable"] = repeatable
     options.update(limits(timeout))
     if retries is not None:
         options["max_retries"] = retries

@@ -13,6 +13,7 @@ import pypdf
 import pytest
 from playwright.sync_api import Page, expect
 
+from servers import free_port
 from tutorial import copy_to, web, worker
 from waiting import wait_until
 
@@ -97,3 +98,24 @@ def test_worker_killed_in_the_middle(page: Page, tmp_path: Path) -> None:
         expect(page.get_by_text("stopped answering")).to_be_visible(timeout=25_000)
         stack.enter_context(worker(folder, **env))
         expect(page.get_by_text("Done in")).to_be_visible(timeout=40_000)
+
+
+def test_web_server_restarted_in_the_middle(page: Page, tmp_path: Path) -> None:
+    """The page says that nobody answers, and comes back by itself; the job goes on meanwhile."""
+    folder, port = copy_to(tmp_path), free_port()
+    with worker(folder, DEMO_SECONDS="12"):
+        with web(folder, port, DEMO_SECONDS="12") as address:
+            page.goto(f"{address}/long_running_task_celery")
+            page.get_by_role("link", name="See how far it is").click()
+            page.evaluate("window.untouched = true")
+            expect(page.get_by_text("1 of 12")).to_be_visible()
+        expect(page.get_by_text("Connection lost. Trying again…")).to_be_visible(timeout=15_000)
+        with web(folder, port, DEMO_SECONDS="12"):
+            expect(page.get_by_text("Connection lost.")).to_be_hidden(timeout=40_000)
+            expect(page.get_by_text("Done in")).to_be_visible(timeout=40_000)
+            page.locator("[data-part=log] summary").click()
+            lines = page.locator(".offload-log li span")
+            expect(lines).to_have_text(
+                ["Executing Long running task : Sending email with celery...", "Task complete!"]
+            )
+            assert page.evaluate("window.untouched"), "the page was loaded again"

@@ -92,7 +92,7 @@ def test_a_job_that_is_no_longer_kept(site: Site, page: Page) -> None:
     site.store.call(
         "XADD", site.store.keys.events, "*", "job", job_id, "kind", "gone"
     )  # so that the test need not wait for the next look
-    expect(part(page, "text")).to_have_text("This job is no longer kept.")
+    expect(part(page, "gone")).to_contain_text("This job is no longer kept")
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
 
 

@@ -197,7 +197,7 @@ def test_static_files_are_kept_until_they_change(site: Site) -> None:
     browser = site.browser()
     page = browser.get(f"/jobs/{start(site, browser)}").text
     urls = re.findall(r'(?:href|src)="(/jobs/static/[^"]+)"', page)
-    assert len(urls) == 3
+    assert len(urls) == 4
     for url in urls:
         response = browser.get(url)
         assert "immutable" in response.headers["Cache-Control"]
@@ -225,7 +225,7 @@ def test_scripts_import_each_other_only(site: Site) -> None:
             assert source.status_code == 200, name
             assert "innerHTML" not in source.text
             queue += re.findall(r'from "\./([\w.]+)"', source.text)
-    assert seen == {"offload.js", "live.js", "nodes.js", "times.js"}
+    assert seen == {"actions.js", "live.js", "log.js", "nodes.js", "offload.js", "times.js"}
 
 
 def test_the_list_has_my_jobs_newest_first(site: Site) -> None:

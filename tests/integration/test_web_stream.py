@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from event_stream import events, stream
+from flask_offload._web.links import Links
 from flask_offload._web.sse import Streams
-from flask_offload._web.view import Links
-from flask_offload._web.watch import JobWatch, Presence
+from flask_offload._web.watch import JobWatch, seen_of
 from waiting import wait_until
 from web_app import REVOKED, WORKER, Site, start
 
@@ -203,7 +203,7 @@ def test_a_worker_that_goes_is_noticed(valkey: Valkey, tmp_path: Path) -> None:
     job_id = site.enqueue()
     site.run(job_id)
     with site.app.test_request_context():
-        streams = Streams(site.control, Presence(site.control, 0), 1, recheck=0.1)
+        streams = Streams(site.control, seen_of(site.control), 1, recheck=0.1)
         live = events(
             line
             for text in streams.events(JobWatch(site.control, job_id, Links("/j"), 0, False))
@@ -219,7 +219,7 @@ def test_a_worker_that_goes_is_noticed(valkey: Valkey, tmp_path: Path) -> None:
 def watched(site: Site, job_id: str, **options: t.Any) -> list[str]:
     """The names of all events of a stream with other timings."""
     watch = JobWatch(site.control, job_id, Links("/j"), 0, False)
-    streams = Streams(site.control, Presence(site.control), 1, **options)
+    streams = Streams(site.control, seen_of(site.control), 1, **options)
     text = "".join(streams.events(watch))
     return [name for name, _, _ in events(text.split("\n"))]
 

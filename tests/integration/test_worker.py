@@ -27,9 +27,9 @@ def words(ledger: Path) -> list[str]:
 def test_enqueue_without_a_worker_waits_for_one(system: System) -> None:
     state = system.app().extensions["offload"]
     job = state.celery.tasks["sample.add"].delay(1)
-    assert state.control.worker_missing(job.record) == "none"
+    assert state.control.waiting(job.record).reason == "none"
     system.worker("-Q", "other")
-    wait_until(lambda: state.control.worker_missing(job.record) == "queue")
+    wait_until(lambda: state.control.waiting(job.record).reason == "queue")
     system.worker()
     assert job.get(timeout=20) == 2
 
@@ -56,7 +56,7 @@ def test_killed_worker_loses_nothing(system: System, tmp_path: Path, pool: str) 
     wait_until(lambda: job.record.state is JobState.RUNNING)
     worker.kill()
     # The page can tell, once the worker's presence has run out.
-    wait_until(lambda: state.control.worker_missing(job.record) == "lost", 15)
+    wait_until(lambda: state.control.waiting(job.record).reason == "lost", 15)
     assert job.record.state is JobState.RUNNING
     system.worker("--pool", pool)
     assert job.get(timeout=40) == "slept"
@@ -171,7 +171,7 @@ def test_cancel_survives_the_death_of_the_worker(system: System, tmp_path: Path)
     job.cancel()
     worker.kill()
     control = app.extensions["offload"].control
-    wait_until(lambda: control.worker_missing(job.record) == "lost", 15)
+    wait_until(lambda: control.waiting(job.record).reason == "lost", 15)
     system.worker("--pool", "threads")
     wait_until(lambda: job.record.state is JobState.CANCELLED, 60)
     assert words(ledger) == ["start"]

@@ -8,7 +8,9 @@ import typing as t
 import pytest
 
 from flask_offload._jobs import JobRecord, JobState, LogLine, Progress
-from flask_offload._web.view import SHOWN, Links, dumps, job_json, log_json, result_of
+from flask_offload._web.links import Links
+from flask_offload._web.result import SHOWN, result_of
+from flask_offload._web.view import Seen, dumps, job_json, log_json
 
 LINKS = Links("/jobs/id")
 PDF = {"name": "r ü.pdf", "size": 84_000, "content_type": "application/pdf"}
@@ -32,17 +34,17 @@ def test_nothing_inward_leaves() -> None:
         traceback="Traceback …",
         request_id="r1",
     )
-    text = json.dumps(job_json(record, LINKS, now=1.0))
+    text = json.dumps(job_json(record, LINKS, Seen(1.0)))
     for word in ("secret", "u:7", "browser", "ada", "password", "w1@host", "KeyError", "Trace"):
         assert word not in text
-    assert job_json(record, LINKS, now=1.0)["error"].startswith("This did not work.")
+    assert job_json(record, LINKS, Seen(1.0))["error"].startswith("This did not work.")
 
 
 def test_fields_of_a_running_job() -> None:
     record = JobRecord(
         "id", "app.report", JobState.RUNNING, created_at=1, progress=Progress(1, 4, "Reading")
     )
-    job = job_json(record, LINKS, now=60)
+    job = job_json(record, LINKS, Seen(60))
     assert (job["state"], job["celery_state"]) == ("running", "STARTED")
     assert job["progress"] == {"done": 1, "total": 4, "fraction": 0.25}
     assert job["created_at"] == "1970-01-01T00:00:01.000Z"
@@ -51,11 +53,11 @@ def test_fields_of_a_running_job() -> None:
 
 
 def test_what_is_over_cannot_be_stopped() -> None:
-    assert job_json(done(1), LINKS, now=60)["cancel_url"] is None
+    assert job_json(done(1), LINKS, Seen(60))["cancel_url"] is None
 
 
 def test_links_carry_the_key_of_a_client_without_cookies() -> None:
-    job = job_json(done(1, files=(PDF,)), Links("/jobs/id", "k&y"), now=60)
+    job = job_json(done(1, files=(PDF,)), Links("/jobs/id", "k&y"), Seen(60))
     assert job["url"] == "/jobs/id?key=k%26y"
     assert job["files"][0]["url"] == "/jobs/id/files/r%20%C3%BC.pdf?key=k%26y"
 
@@ -87,13 +89,12 @@ def test_how_a_result_is_shown(value: t.Any, kind: str, text: str) -> None:
     assert (shown.kind, shown.text) == (kind, text)
 
 
-def test_a_file_as_the_result_is_not_listed_twice() -> None:
+def test_a_file_as_the_result() -> None:
     record = done(PDF, files=(PDF, PDF | {"name": "b.csv"}))
     shown = result_of(record, LINKS)
-    assert (shown.kind, shown.url, shown.size) == ("file", "/jobs/id/files/r%20%C3%BC.pdf", "84 KB")
-    job = job_json(record, LINKS, now=60)
+    assert (shown.kind, shown.url, shown.size) == ("pdf", "/jobs/id/files/r%20%C3%BC.pdf", "84 KB")
+    job = job_json(record, LINKS, Seen(60))
     assert [file["name"] for file in job["files"]] == ["r ü.pdf", "b.csv"]
-    assert [file["name"] for file in job["view"]["files"]] == ["b.csv"]
 
 
 def test_a_long_result_is_cut_and_led_to() -> None:
@@ -106,7 +107,7 @@ def test_a_long_result_is_cut_and_led_to() -> None:
 def test_only_success_has_a_result() -> None:
     record = JobRecord("id", "app.report", JobState.FAILED, result="half")
     assert result_of(record, LINKS).kind == ""
-    assert job_json(record, LINKS, now=1)["result"] is None
+    assert job_json(record, LINKS, Seen(1))["result"] is None
 
 
 def test_json_that_every_parser_reads() -> None:

@@ -7,7 +7,7 @@ import typing as t
 
 import pytest
 
-from flask_offload._jobs import JobRecord, JobState, Progress
+from flask_offload._jobs import JobRecord, JobState, Progress, Waiting
 from flask_offload._web import reading, words
 from flask_offload._web.sentences import Code, Moment, parts_json, plain
 
@@ -68,7 +68,7 @@ def test_sentence(job: JobRecord, expected: str) -> None:
     [
         ("c:me", "Stopped by you at 14:00 UTC"),
         ("link", "Stopped by you at 14:00 UTC"),
-        ("operator", "Stopped at 14:00 UTC"),
+        ("operator", "Stopped by an operator at 14:00 UTC"),
         ("", "Stopped at 14:00 UTC"),
     ],
 )
@@ -79,20 +79,22 @@ def test_cancelled_by_whom(by: str, expected: str) -> None:
 
 def test_only_the_developer_is_told_commands() -> None:
     job = record(JobState.QUEUED, queue="reports")
-    assert said(job, waiting_for="none") == "Waiting. No worker is running"
+    assert said(job, waiting=Waiting("none")) == "Waiting. No worker is running"
     assert (
-        said(job, waiting_for="none", debug=True)
+        said(job, waiting=Waiting("none"), debug=True)
         == "Waiting. No worker is running; start one with `flask offload worker`"
     )
-    assert said(job, waiting_for="queue") == "Waiting. No worker is running for this kind of job"
-    assert words.sentence(job, now=NOW, waiting_for="queue", debug=True)[-1] == Code(
+    assert (
+        said(job, waiting=Waiting("queue")) == "Waiting. No worker is running for this kind of job"
+    )
+    assert words.sentence(job, now=NOW, waiting=Waiting("queue"), debug=True)[-1] == Code(
         "flask offload worker -Q reports"
     )
 
 
 def test_a_job_whose_worker_is_gone_does_not_seem_to_go_on() -> None:
     job = record(started_at=NOW - 9, progress=Progress(1, 3, "Reading"))
-    text, more = words.lines(job, now=NOW, waiting_for="lost")
+    text, more = words.lines(job, now=NOW, waiting=Waiting("lost"))
     assert plain(text, NOW).startswith("Interrupted: its worker stopped answering.")
     assert plain(more, NOW) == "1 of 3"
 
@@ -109,13 +111,13 @@ def running(done: float, total: float | None, *, after: float, message: str = ""
 @pytest.mark.parametrize(
     ("job", "expected"),
     [
-        (running(7, 24, after=8), "7 of 24 · about 20 s left"),
+        (running(7, 24, after=8), "7 of 24 · about 20 s left · 8 s so far"),
         (running(0, 24, after=8), "0 of 24 · 8 s so far"),
         (running(24, 24, after=8), "24 of 24 · 8 s so far"),
         (running(1, 1000, after=1), "1 of 1,000 · 1 s so far"),
         (running(3, None, after=125), "3 done · 2 min 5 s so far"),
         (running(0, None, after=125), "2 min 5 s so far"),
-        (running(0.25, 1, after=10), "25% · about 30 s left"),
+        (running(0.25, 1, after=10), "25% · about 30 s left · 10 s so far"),
         (running(1e-9, 2, after=10), "0.0 of 2 · 10 s so far"),
         (running(float("inf"), 2, after=10), "10 s so far"),
         (running(float("nan"), 2, after=10), "10 s so far"),
@@ -129,18 +131,52 @@ def test_how_far(job: JobRecord, expected: str) -> None:
 def test_an_estimate_counts_down_and_vanishes_when_it_was_wrong() -> None:
     job = running(1, 2, after=10)
     meta = words.meta(job)
-    assert plain(meta, NOW + 4) == "1 of 2 · about 10 s left"
-    assert plain(meta, NOW + 60) == "1 of 2"
+    assert plain(meta, NOW + 4) == "1 of 2 · about 10 s left · 14 s so far"
+    assert plain(meta, NOW + 60) == "1 of 2 · 1 min 10 s so far"
     # It is the same instant at each look, so that a stream has nothing to send.
     assert words.meta(job) == meta
 
 
+def test_a_list_has_no_room_for_what_matters_less() -> None:
+    assert (
+        plain(words.meta(running(7, 24, after=8), brief=True), NOW) == "7 of 24 · about 20 s left"
+    )
+    assert plain(words.meta(running(0, 24, after=8), brief=True), NOW) == "0 of 24 · 8 s so far"
+
+
+LINE_WORDS = [
+    (Waiting(), "Waiting in line"),
+    (Waiting(place=1), "Next in line"),
+    (Waiting(place=3, seconds=38), "3rd in line, about 40 s"),
+    (Waiting(place=3, seconds=0), "3rd in line"),
+    (Waiting(place=12, seconds=400), "12th in line, about 7 min"),
+    (Waiting(place=12, seconds=1e7), "12th in line"),
+    (Waiting("paused", 2), "Waiting. Jobs of this kind are paused for now · 2nd in line"),
+    (Waiting("paused"), "Waiting. Jobs of this kind are paused for now"),
+    (
+        Waiting("rate", 1, limit="10/m"),
+        "Waiting: no more than 10 of these may start in a minute",
+    ),
+    (Waiting("rate", 1, limit="5"), "Waiting: no more than 5 of these may start in a second"),
+    (
+        Waiting("unknown"),
+        "Waiting. This kind of job is new; it starts once a worker knows it",
+    ),
+    (Waiting("lost"), "Waiting. The worker that was to start it stopped answering"),
+]
+
+
+@pytest.mark.parametrize(("waiting", "expected"), LINE_WORDS)
+def test_in_line(waiting: Waiting, expected: str) -> None:
+    assert said(record(JobState.QUEUED), waiting=waiting) == expected
+
+
 def test_a_sentence_that_repeats_the_state_gives_way() -> None:
     text, more = words.lines(running(7, 24, after=8), now=NOW)
-    assert plain(text, NOW) == "7 of 24 · about 20 s left"
+    assert plain(text, NOW) == "7 of 24 · about 20 s left · 8 s so far"
     assert not more
     text, more = words.lines(running(7, 24, after=8, message="Reading"), now=NOW)
-    assert (text, len(more)) == (("Reading",), 2)
+    assert (text, len(more)) == (("Reading",), 5)
 
 
 def test_notes() -> None:

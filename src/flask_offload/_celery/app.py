@@ -173,14 +173,21 @@ class OffloadCelery(Celery):  # type: ignore[misc]
             with self.connection_for_write() as connection:
                 self.control.revoke(job_id, terminate=True, connection=connection)
 
-    def enqueue_again(self, record: JobRecord, payload: dict[str, t.Any]) -> Job:
+    def enqueue_again(
+        self, record: JobRecord, payload: dict[str, t.Any], new_id: str | None = None
+    ) -> Job:
         """Enqueue the input of a job again, as a new job of the same owner."""
         origin = Origin(record.owners, record.locale, record.request_id)
+        options = {"queue": record.queue} if record.queue else {}
+        options |= payload.get("options", {})
         with publish.as_origin(origin):
             return t.cast(
                 "Job",
                 self.send_task(
-                    record.task, payload["args"], payload["kwargs"], **payload.get("options", {})
+                    record.task,
+                    payload["args"],
+                    payload["kwargs"],
+                    **{**options, "task_id": new_id},
                 ),
             )
 

@@ -16,8 +16,8 @@ from .._store import Bell, StoreUnavailable
 
 if t.TYPE_CHECKING:
     from .._store import Fetched
-    from .lane import Lane
     from .message import Message
+    from .threads import ThreadsLane
 
 __all__ = ["Pickup", "Source"]
 
@@ -57,7 +57,7 @@ class Pickup:
     :param lane: Whose threads wait.
     """
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: ThreadsLane) -> None:
         self._lane = lane
         self._bell = Bell(lane.store, lane.lease)
         self._source: Source | None = None

@@ -25,6 +25,8 @@ class OffloadTask(Task):  # type: ignore[misc]
         Celery's events. They are still in the message.
     :param interrupt: Whether a cancelled job that runs in a thread may be stopped at any line of
         its code; else it is at its calls on ``current_job``.
+    :param repeatable: Whether the person waiting may run a job that is over again, with the same
+        input, from its page.
     """
 
     abstract = True
@@ -32,6 +34,7 @@ class OffloadTask(Task):  # type: ignore[misc]
     title: str | None = None
     sensitive: tuple[str, ...] = ()
     interrupt: bool = True
+    repeatable: bool = False
     #: How the task is enqueued; Celery's own attributes for it are on their way out.
     default_queue: str | None = None
     default_priority: int | None = None

@@ -188,6 +188,9 @@ class Run:
             return
         started = self._start()
         self._told = True
+        # A start clears what an attempt before has said, and with it what this one has by now.
+        if self._job is not None:
+            self._job.say_again()
         if self.over or started.verdict == "run":
             return
         # Somebody has cancelled it, or another worker has it.

@@ -22,6 +22,7 @@ from redis.exceptions import OutOfMemoryError
 from .._store import StoreUnavailable
 from . import prefork as prefork
 from . import stock
+from . import threads as threads
 from .engine import Engine
 from .lane import Lane
 from .message import Message, is_task

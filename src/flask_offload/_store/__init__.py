@@ -18,6 +18,7 @@ from .data import (
 )
 from .feed import Feed, Subscription
 from .files import FileStore, safe_name
+from .line import Line
 from .overview import Overview, QueueInfo, overview
 from .rights import Role, acl
 from .sentinel import Primary, SentinelConnection, SentinelTLSConnection
@@ -38,6 +39,7 @@ __all__ = [
     "FileStore",
     "Finished",
     "Health",
+    "Line",
     "Minute",
     "NewJob",
     "Overview",

@@ -108,6 +108,35 @@ class Queries(Base):
         (ids,) = self._pipeline([("ZREVRANGE", key, 0, limit - 1)])
         return self.get_many(ids)
 
+    def newest_succeeded(self, limit: int) -> list[tuple[str, float, float]]:
+        """Task, start and end of the jobs that succeeded last, about: what expires when such a job
+        of now does, or before."""
+        keep = json.loads(self._retention)[JobState.SUCCEEDED]
+        (clock,) = self._pipeline([("TIME",)])
+        end = int(clock[0]) + 1 + keep
+        expiry = f"{self.keys.prefix}expiry"
+        (entries,) = self._pipeline(
+            [("ZRANGE", expiry, end, "-inf", "BYSCORE", "REV", "LIMIT", 0, limit)]
+        )
+        found = self._pipeline(
+            [
+                (
+                    "HMGET",
+                    self.keys.job(e.partition("\n")[0]),
+                    "state",
+                    "task",
+                    "started_at",
+                    "finished_at",
+                )
+                for e in entries
+            ]
+        )
+        return [
+            (task, float(started_at), float(finished_at))
+            for state, task, started_at, finished_at in found
+            if state == JobState.SUCCEEDED and task and started_at and finished_at
+        ]
+
     def logs(self, job_id: str, after: int = 0) -> list[LogLine]:
         """The log lines with a number above ``after`` that are kept."""
         texts = self._script("logs", job_id, after, keys=[self.keys.log(job_id)])

@@ -146,10 +146,21 @@ class Access:
 
         It carries the key of the job if the request came without a cookie that will open it.
         """
-        if not has_request_context() or self._browser():
+        if not has_request_context():
             return self.page(job_id)
-        key = self._signer("key").get_signature(job_id).decode()
-        return f"{self.page(job_id)}?key={key}"
+        key = self.key_for(job_id)
+        return self.page(job_id) + (f"?key={key}" if key else "")
+
+    def key_for(self, job_id: str) -> str:
+        """The key of a job that this request may see; empty if its cookie will open it."""
+        return "" if self._browser() else self._new_key(job_id)
+
+    def next_key(self, record: JobRecord, new: JobRecord) -> str:
+        """The key of a job that comes of another, for who sees that one by its key only."""
+        return "" if self.owns(new) or not self.admits(record) else self._new_key(new.id)
+
+    def _new_key(self, job_id: str) -> str:
+        return self._signer("key").get_signature(job_id).decode()
 
     def page(self, job_id: str) -> str:
         """The address of the page of a job, without a key."""

@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .._jobs import JobRecord, LogLine
+from .._jobs import JobRecord, JobState, LogLine
 from .._store import StoreUnavailable
 from .reader import Reader, Snapshot
 
@@ -43,6 +43,7 @@ class _Shown:
     readers: set[Reader] = field(default_factory=set)
     whole: int = 0
     snapshot: Snapshot | None = None
+    in_line: bool = False
     tail: deque[LogLine] = field(default_factory=lambda: deque(maxlen=TAIL))
     #: The lines after the first of these numbers, up to the second, are in the tail. It begins
     #: with the first look: what was written before, each reader has, or reads for itself.
@@ -64,7 +65,7 @@ class Board:
     :param pace: Seconds from one look at a job to the next, on average. The first change is shown
         at once, and what follows at that pace never waits.
     :param recheck: Seconds after which a job is read again without a change, since a worker that
-        goes away changes none.
+        goes away changes none. One in line is at each sweep, for its place.
     :param patience: Seconds after which a reader that takes nothing is dropped.
     """
 
@@ -198,7 +199,7 @@ class Board:
     def _sweep(self, now: float) -> None:
         """Find what is to be read again, and who is gone or takes nothing."""
         for job_id, shown in self._shown.items():
-            if now - shown.read_at >= self._recheck:
+            if now - shown.read_at >= (SWEEP * 0.9 if shown.in_line else self._recheck):
                 self._changed.add(job_id)
         for reader in self._readers:
             if reader.gone() or reader.busy(now) > self._patience:
@@ -235,6 +236,8 @@ class Board:
                 if shown is None:
                     continue
                 shown.snapshot = snapshot
+                record = snapshot.record
+                shown.in_line = record is not None and record.state is JobState.QUEUED
                 for reader in shown.readers:
                     told.setdefault(reader, {})[job_id] = snapshot
             for reader, its in told.items():

@@ -10,14 +10,19 @@ from flask import Flask, Response, current_app
 from ..exceptions import EnqueueError, JobNotFound, PayloadTooLarge, ServerError
 from .negotiate import json_response, wants_json
 from .pages import page
+from .texts import gettext, mark
 
-__all__ = ["CrossSiteError", "register_error_handlers"]
+__all__ = ["CrossSiteError", "NotRepeatableError", "register_error_handlers"]
 
 RETRY_AFTER = 5
 
 
 class CrossSiteError(Exception):
     """A request of an admitted visitor that did not come from a page of ours."""
+
+
+class NotRepeatableError(Exception):
+    """A job that is not over, or whose task does not say that it may be run again by anybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +40,37 @@ class Fault:
 FAULTS: dict[type[Exception], Fault] = {
     EnqueueError: Fault(
         503,
-        "This could not be started",
-        "Nothing was changed. Wait a few seconds and try again.",
+        mark("This could not be started"),
+        mark("Nothing was changed. Wait a few seconds and try again."),
     ),
     ServerError: Fault(
         503,
-        "Jobs cannot be shown right now",
-        "What is running goes on. Wait a few seconds and reload this page.",
+        mark("Jobs cannot be shown right now"),
+        mark("What is running goes on. Wait a few seconds and reload this page."),
     ),
     PayloadTooLarge: Fault(
-        413, "This is too large", "Nothing was started. Try again with less at once."
+        413, mark("This is too large"), mark("Nothing was started. Try again with less at once.")
     ),
     JobNotFound: Fault(
         404,
-        "This job cannot be found",
-        "It is no longer kept, the address is not complete, or it was started in another browser.",
+        mark("This job cannot be found"),
+        mark(
+            "It is no longer kept, the address is not complete, or it was started in another "
+            "browser."
+        ),
     ),
     CrossSiteError: Fault(
         403,
-        "This was not done",
-        "The request did not come from the page of the job. Open that page and press its button.",
+        mark("This was not done"),
+        mark(
+            "The request did not come from the page of the job. Open that page and press its "
+            "button."
+        ),
+    ),
+    NotRepeatableError: Fault(
+        409,
+        mark("This cannot be run again"),
+        mark("It is not over yet, or it is not meant to be run again from here."),
     ),
 }
 
@@ -73,7 +89,8 @@ def answer(error: Exception) -> Response:
     # The messages of our errors name settings and addresses: they are for the developer.
     detail = str(error) if current_app.debug and not isinstance(error, JobNotFound) else ""
     if wants_json():
-        body: dict[str, t.Any] = {"error": f"{fault.title}. {fault.hint}", "status": fault.status}
+        sentence = f"{gettext(fault.title)}. {gettext(fault.hint)}"
+        body: dict[str, t.Any] = {"error": sentence, "status": fault.status}
         response = json_response(body | ({"detail": detail} if detail else {}), fault.status)
     else:
         response = page("error.html", fault.status, fault=fault, detail=detail)

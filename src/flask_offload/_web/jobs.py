@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import time
 import typing as t
+import uuid
 
 from flask import Blueprint, Response, redirect, request, send_file
 
 from .._jobs import JobRecord
 from ..exceptions import JobNotFound
-from . import errors, pages, view, words
+from . import errors, pages, view
+from .jobpage import job_html
+from .links import Links
+from .logs import log_text
 from .negotiate import json_response, wants_json
 from .response import KeptResponse, fence
+from .result import PREVIEWS
 from .sse import MAX_LISTED, Streams, last_seq
-from .watch import JobWatch, ListWatch, Presence
+from .watch import JobWatch, ListWatch, seen_of
 
 if t.TYPE_CHECKING:
     from .._config import Settings
@@ -24,14 +28,10 @@ __all__ = ["make_blueprint"]
 
 
 #: What a browser shows as it is, and cannot run. Anything else is a download.
-INLINE = {
-    "application/pdf",
-    "image/gif",
-    "image/jpeg",
-    "image/png",
-    "image/webp",
-    "text/plain",
-}
+INLINE = {*PREVIEWS, "text/plain"}
+#: What a file may do. A sandbox keeps a browser's own viewer from showing a PDF; a PDF is no page,
+#: and what runs in it does not run here.
+FILE_POLICY = "default-src 'none'; frame-ancestors 'self'"
 #: Seconds after which a program may ask again.
 POLL_AFTER = 2
 
@@ -51,7 +51,7 @@ class JobPages:
         self._debug = debug_hint
         self.streams = Streams(
             control,
-            Presence(control),
+            seen_of(control),
             settings.max_streams,
             per_owner=settings.max_streams_per_owner,
         )
@@ -60,8 +60,9 @@ class JobPages:
         """``GET /<id>``: the page, or JSON; ``?logs_after=N`` adds the lines after number N."""
         record = self._admitted(job_id)
         key, as_json = self._access.key(job_id), wants_json()
-        if key and not as_json:
-            # Off the address bar with it, from where it would be copied and sent on.
+        if key and not as_json and request.headers.get("Sec-Fetch-Dest") != "empty":
+            # Off the address bar with it, from where it would be copied and sent on. A script,
+            # which has none, gets the page at once.
             response = t.cast("Response", redirect(self._access.page(job_id), 303))
         elif (moved := self._moved_on(record, as_json)) is not None:
             response = moved
@@ -103,6 +104,32 @@ class JobPages:
             return _private(self._json(self._control.get(job_id)))
         return t.cast("Response", redirect(self._links(record).to(), 303))
 
+    def retry(self, job_id: str) -> Response:
+        """``POST /<id>/retry``: run it again with the same input; the answer is the new job's."""
+        record = self._admitted(job_id)
+        if not self._access.genuine(record):
+            raise errors.CrossSiteError
+        if not self._control.repeatable(record):
+            raise errors.NotRepeatableError
+        # Two presses of one button come with one mark, and start one job.
+        once = request.form.get("once", "")[:64]
+        new_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{job_id} {once}")) if once else None
+        new = self._control.retry(job_id, new_id)
+        new_record = self._control.get(new.id)
+        # Who came by the key of one job may see the next one, too.
+        links = Links(self._access.page(new.id), self._access.next_key(record, new_record))
+        if wants_json():
+            seen = view.Seen.of(self._control, new_record, self._debug())
+            response = json_response(view.job_json(new_record, links, seen), 201)
+            response.headers["Location"] = links.to()
+            return _private(response)
+        return t.cast("Response", redirect(links.to(), 303))
+
+    def log(self, job_id: str) -> Response:
+        """``GET /<id>/log.txt``: the log as a download."""
+        record = self._admitted(job_id)
+        return _private(log_text(record, self._control.logs(job_id)))
+
     def file(self, job_id: str, name: str) -> Response:
         """``GET /<id>/files/<name>``"""
         record = self._admitted(job_id)
@@ -120,7 +147,8 @@ class JobPages:
         )
         response.content_length = info["size"]
         response.make_conditional(request, accept_ranges=True, complete_length=info["size"])
-        response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+        pdf = info["content_type"] == "application/pdf"
+        response.headers["Content-Security-Policy"] = FILE_POLICY + ("" if pdf else "; sandbox")
         return _private(response)
 
     # -- what they share
@@ -152,16 +180,12 @@ class JobPages:
             raise JobNotFound(job_id)
         return record
 
-    def _links(self, record: JobRecord) -> view.Links:
-        return view.Links(self._access.page(record.id), self._access.key(record.id))
-
-    def _seen(self, record: JobRecord) -> dict[str, t.Any]:
-        """When, and by what light, the record is looked at."""
-        waiting_for = self._control.worker_missing(record)
-        return {"now": time.time(), "waiting_for": waiting_for, "debug": self._debug()}
+    def _links(self, record: JobRecord) -> Links:
+        return Links(self._access.page(record.id), self._access.key(record.id))
 
     def _json(self, record: JobRecord) -> Response:
-        job = view.job_json(record, self._links(record), **self._seen(record))
+        seen = view.Seen.of(self._control, record, self._debug())
+        job = view.job_json(record, self._links(record), seen)
         after = request.args.get("logs_after", type=int)
         if after is not None:
             job["logs"] = view.log_json(self._control.logs(record.id, max(0, after)))
@@ -171,17 +195,10 @@ class JobPages:
         return response
 
     def _page(self, record: JobRecord) -> Response:
-        seen = self._seen(record)
         lines = self._control.logs(record.id) if record.log_lines else []
-        return pages.page(
-            "job.html",
-            record=record,
-            job=view.job_json(record, self._links(record), **seen),
-            lines=lines,
-            now=seen["now"],
-            sentences=words.lines(record, **seen),
-            token=self._access.form_token(record),
-        )
+        seen = view.Seen.of(self._control, record, self._debug())
+        token = self._access.form_token(record)
+        return pages.answer(job_html(record, self._links(record), seen, lines, token))
 
 
 def make_blueprint(
@@ -200,10 +217,13 @@ def make_blueprint(
     blueprint.add_url_rule("/<job_id>", "job", views.job)
     blueprint.add_url_rule("/<job_id>/events", "events", views.events)
     blueprint.add_url_rule("/<job_id>/cancel", "cancel", views.cancel, methods=["POST"])
+    blueprint.add_url_rule("/<job_id>/retry", "retry", views.retry, methods=["POST"])
+    blueprint.add_url_rule("/<job_id>/log.txt", "log", views.log)
     blueprint.add_url_rule("/<job_id>/files/<name>", "file", views.file)
     kept = KeptResponse(control, views._admitted, views._links, access.owns)
     blueprint.add_url_rule("/<job_id>/response", "response", kept.response)
-    blueprint.register_error_handler(errors.CrossSiteError, errors.answer)
+    for error in (errors.CrossSiteError, errors.NotRepeatableError):
+        blueprint.register_error_handler(error, errors.answer)
     blueprint.after_request(fence)
     return blueprint
 

@@ -9,7 +9,8 @@ from flask import current_app, render_template, url_for
 from markupsafe import Markup
 
 from .._store import StoreUnavailable
-from . import pages, view, words
+from . import pages, view
+from .links import Links
 from .sse import MAX_LISTED
 
 if t.TYPE_CHECKING:
@@ -52,15 +53,11 @@ def _newest(control: Control, access: Access, limit: int) -> list[JobRecord]:
 
 
 def _item(control: Control, access: Access, record: JobRecord) -> dict[str, t.Any]:
-    seen: dict[str, t.Any] = {
-        "now": time.time(),
-        "waiting_for": control.worker_missing(record),
-        "debug": current_app.debug,
-    }
+    seen = view.Seen.of(control, record, current_app.debug)
     return {
         "record": record,
-        "job": view.job_json(record, view.Links(access.page(record.id)), **seen),
+        "job": view.job_json(record, Links(access.page(record.id)), seen, brief=True),
         "url": access.job_url(record.id),
-        "sentences": words.lines(record, **seen),
+        "sentences": seen.lines(record, brief=True),
         "token": access.form_token(record),
     }

@@ -10,13 +10,16 @@ from importlib.resources import files
 from flask import Response, current_app, render_template, send_file, url_for
 from werkzeug.exceptions import NotFound
 
-from . import reading
+from . import reading, texts
 
-__all__ = ["asset", "asset_url", "fence", "page", "template_helpers"]
+__all__ = ["answer", "asset", "asset_url", "fence", "page", "render", "template_helpers"]
 
 ASSETS = {
+    "actions.js": "text/javascript",
+    "job.css": "text/css",
     "list.css": "text/css",
     "live.js": "text/javascript",
+    "log.js": "text/javascript",
     "nodes.js": "text/javascript",
     "offload.js": "text/javascript",
     "page.css": "text/css",
@@ -25,13 +28,23 @@ ASSETS = {
 }
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "frame-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
 )
 
 
 def page(template: str, status: int = 200, **context: t.Any) -> Response:
     """Render a template of ours, fenced in."""
-    html = render_template(f"offload/{template}", **template_helpers(), **context)
+    return answer(render(template, **context), status)
+
+
+def render(template: str, **context: t.Any) -> str:
+    """A template of ours, or of the app's in its place."""
+    return render_template(f"offload/{template}", **template_helpers(), **context)
+
+
+def answer(html: str, status: int = 200) -> Response:
+    """A page, fenced in."""
     # A job may write what is no text (half a surrogate pair); the page shows a question mark.
     response = Response(html.encode("utf-8", "replace"), status, mimetype="text/html")
     return fence(response)
@@ -39,7 +52,29 @@ def page(template: str, status: int = 200, **context: t.Any) -> Response:
 
 def template_helpers() -> dict[str, t.Any]:
     """What our templates need to find words."""
-    return {"asset_url": asset_url, "iso": reading.iso, "ago": reading.ago}
+    return {
+        "asset_url": asset_url,
+        "iso": reading.iso,
+        "ago": reading.ago,
+        "language": texts.texts().language,
+        # By these names, also where the app has others for Jinja's own.
+        "_": texts.gettext,
+        "ngettext": texts.ngettext,
+        "script_texts": script_texts,
+    }
+
+
+def script_texts() -> dict[str, str]:
+    """What our script says by itself: times, which it alone knows, and answers to a press."""
+    return {
+        **reading.patterns(),
+        "copied": texts.gettext("Copied"),
+        "denied": texts.gettext("This browser does not allow notifications here."),
+        "notified": texts.gettext("You will be notified. Keep this tab open."),
+        "found": texts.gettext("%(count)s of %(total)s lines"),
+        "paused": texts.gettext("Follow"),
+        "followed": texts.gettext("Pause"),
+    }
 
 
 def fence(response: Response) -> Response:

@@ -1,11 +1,25 @@
-"""How times, spans and sizes read. The script of the page does the same with the reader's clock."""
+"""How times, spans and sizes read. The script of the page does the same with the reader's clock,
+in the words of :func:`patterns`."""
 
 from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
 
-__all__ = ["about", "ago", "clock", "duration", "iso", "number", "size"]
+from .texts import gettext as _
+
+__all__ = [
+    "about",
+    "ago",
+    "clock",
+    "coarse",
+    "duration",
+    "iso",
+    "number",
+    "patterns",
+    "place",
+    "size",
+]
 
 #: The last second that :mod:`datetime` knows; a countdown may be set beyond it.
 END_OF_TIME = 253_402_300_799.0
@@ -19,6 +33,26 @@ def utc(at: float) -> datetime:
 def iso(at: float | None) -> str | None:
     """A time in ISO 8601, UTC, with milliseconds."""
     return utc(at).isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None
+
+
+def patterns() -> dict[str, str]:
+    """The words that times are told in."""
+    return {
+        "instant": _("less than 1 s"),
+        "s": _("%(number)s s"),
+        "min": _("%(number)s min"),
+        "h": _("%(number)s h"),
+        "d": _("%(number)s d"),
+        "just_now": _("just now"),
+        "ago": _("%(time)s ago"),
+        "in": _("in %(time)s"),
+        "now": _("now"),
+        "left": _("about %(time)s left"),
+    }
+
+
+def _unit(number: int, unit: str) -> str:
+    return patterns()[unit] % {"number": number}
 
 
 def clock(at: float, now: float) -> str:
@@ -39,9 +73,9 @@ def duration(seconds: float) -> str:
     """
     whole = int(max(0, seconds))
     if whole < 1:
-        return "less than 1 s"
+        return _("less than 1 s")
     if whole < 60:
-        return f"{whole} s"
+        return _unit(whole, "s")
     if whole < 3600:
         return _two(whole, 60, "min", 1, "s")
     if whole < 86_400:
@@ -51,7 +85,17 @@ def duration(seconds: float) -> str:
 
 def _two(whole: int, large: int, large_unit: str, small: int, small_unit: str) -> str:
     rest = whole % large // small
-    return f"{whole // large} {large_unit}" + (f" {rest} {small_unit}" if rest else "")
+    return _unit(whole // large, large_unit) + (f" {_unit(rest, small_unit)}" if rest else "")
+
+
+def coarse(seconds: float) -> int:
+    """An estimate in steps as large as it deserves.
+
+    >>> coarse(3), coarse(18), coarse(70), coarse(9000)
+    (5, 20, 120, 10800)
+    """
+    step = 5 if seconds <= 55 else 60 if seconds <= 3600 else 3600
+    return max(1, math.ceil(seconds / step)) * step
 
 
 def about(seconds: float) -> str:
@@ -60,11 +104,9 @@ def about(seconds: float) -> str:
     >>> about(3), about(18), about(70), about(600), about(9000)
     ('5 s', '20 s', '2 min', '10 min', '3 h')
     """
-    if seconds <= 55:
-        return f"{max(1, math.ceil(seconds / 5)) * 5} s"
-    if seconds <= 3600:
-        return f"{math.ceil(seconds / 60)} min"
-    return f"{math.ceil(seconds / 3600)} h"
+    whole = coarse(seconds)
+    unit, length = ("s", 1) if whole < 60 else ("min", 60) if whole <= 3600 else ("h", 3600)
+    return _unit(whole // length, unit)
 
 
 def ago(seconds: float) -> str:
@@ -73,12 +115,28 @@ def ago(seconds: float) -> str:
     ('just now', '1 min ago', '1 h ago', '2 d ago')
     """
     if seconds < 60:
-        return "just now"
-    if seconds < 3600:
-        return f"{int(seconds / 60)} min ago"
-    if seconds < 86_400:
-        return f"{int(seconds / 3600)} h ago"
-    return f"{int(seconds / 86_400)} d ago"
+        return _("just now")
+    units = (("d", 86_400), ("h", 3600), ("min", 60))
+    unit, length = next((u, n) for u, n in units if seconds >= n)
+    return _("%(time)s ago", time=_unit(int(seconds / length), unit))
+
+
+def place(number: int) -> str:
+    """
+    >>> place(1), place(2), place(3), place(11), place(1021)
+    ('1st in line', '2nd in line', '3rd in line', '11th in line', '1,021st in line')
+    """
+    teens = number % 100 in (11, 12, 13)
+    match 0 if teens else number % 10:
+        case 1:
+            text = _("%(number)sst in line")
+        case 2:
+            text = _("%(number)snd in line")
+        case 3:
+            text = _("%(number)srd in line")
+        case _:
+            text = _("%(number)sth in line")
+    return text % {"number": f"{number:,}"}
 
 
 def size(count: float) -> str:
@@ -87,7 +145,7 @@ def size(count: float) -> str:
     ('12 bytes', '34 KB', '1.2 MB')
     """
     if count < 1000:
-        return f"{count:g} bytes"
+        return _("%(number)s bytes", number=f"{count:g}")
     if count < 999_500:
         return f"{count / 1000:.0f} KB"
     return f"{count / 1_000_000:.1f} MB"

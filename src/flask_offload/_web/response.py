@@ -14,7 +14,7 @@ from .negotiate import wants_json
 if t.TYPE_CHECKING:
     from .._control import Control
     from .._jobs import JobRecord
-    from .view import Links
+    from .links import Links
 
 __all__ = ["KeptResponse", "fence"]
 

@@ -10,8 +10,9 @@ import typing as t
 from dataclasses import dataclass
 
 from .reading import about, ago, clock, duration, iso
+from .texts import gettext as _
 
-__all__ = ["Code", "Moment", "Part", "parts_json", "plain"]
+__all__ = ["Code", "Moment", "Part", "around", "parts_json", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ class Moment:
             return duration(max(1, now - self.at))
         left = self.at - now
         if self.style == "in":
-            return f"in {duration(left)}" if left >= 1 else "now"
-        return f" · about {about(left)} left" if left > 0 else ""
+            return _("in %(time)s", time=duration(left)) if left >= 1 else _("now")
+        return " · " + _("about %(time)s left", time=about(left)) if left > 0 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,12 @@ class Code:
 
 
 Part = str | Moment | Code
+
+
+def around(text: str, name: str, part: Part) -> tuple[Part, ...]:
+    """A text with a part where its ``%(name)s`` is; a translation may have it anywhere."""
+    before, _found, after = text.partition(f"%({name})s")
+    return tuple(each for each in (before, part, after) if each)
 
 
 def plain(parts: t.Iterable[Part], now: float) -> str:

@@ -4,67 +4,62 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import typing as t
-from dataclasses import asdict, dataclass
-from urllib.parse import quote, urlencode, urlsplit
+from dataclasses import dataclass
 
-from .._jobs import JobRecord, JobState, LogLine
+from .._jobs import JobRecord, JobState, LogLine, Waiting
 from . import words
-from .reading import iso, size
-from .sentences import parts_json, plain
+from .links import Links
+from .reading import coarse, iso
+from .sentences import Part, parts_json, plain
+from .texts import gettext, ngettext
 
-__all__ = ["Links", "Result", "dumps", "job_json", "log_json", "response_url", "result_of"]
+if t.TYPE_CHECKING:
+    from .._control import Control
 
-#: Characters of a result that a page shows; the rest is a click away.
-SHOWN = 20_000
+__all__ = ["FAILED", "Seen", "dumps", "job_json", "log_json", "response_url"]
 
-
-@dataclass(frozen=True, slots=True)
-class Links:
-    """The addresses of one job.
-
-    :param page: Path of its page.
-    :param key: The job-bound key of a client that came by it and keeps no cookie.
-    """
-
-    page: str
-    key: str = ""
-
-    def to(self, path: str = "", **query: str) -> str:
-        """An address below the page; it carries the key, if there is one."""
-        query = query | ({"key": self.key} if self.key else {})
-        return self.page + path + (f"?{urlencode(query)}" if query else "")
-
-    def file(self, name: str) -> str:
-        """The address of a file."""
-        return self.to(f"/files/{quote(name, safe='')}")
+FAILED = frozenset({JobState.FAILED, JobState.DEAD})
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """How a page shows a result.
+class Seen:
+    """When, and by what light, a record is looked at.
 
-    :param kind: ``text``, ``link``, ``file`` or ``json``; empty where there is nothing to show.
-    :param text: What to show; of a file, its name.
-    :param url: Where a link or file leads.
-    :param size: Of a file, in words.
-    :param whole: Address of the whole result, where ``text`` had to be cut.
+    :param debug: Whether the reader is the developer, who is told commands.
+    :param repeatable: Whether it may be run again from its page.
+    :param stops: What :meth:`.Control.stops` says.
     """
 
-    kind: t.Literal["text", "link", "file", "json", ""] = ""
-    text: str = ""
-    url: str = ""
-    size: str = ""
-    whole: str = ""
+    now: float
+    waiting: Waiting = words.NOTHING
+    debug: bool = False
+    repeatable: bool = False
+    stops: str = "unstarted"
+
+    @classmethod
+    def of(cls, control: Control, record: JobRecord, debug: bool) -> Seen:
+        """As it is now."""
+        return cls(
+            time.time(),
+            control.waiting(record),
+            debug,
+            control.repeatable(record),
+            control.stops(record),
+        )
+
+    def lines(
+        self, record: JobRecord, brief: bool = False
+    ) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+        """See :func:`.words.lines`."""
+        return words.lines(
+            record, now=self.now, waiting=self.waiting, debug=self.debug, brief=brief
+        )
 
 
 def job_json(
-    record: JobRecord,
-    links: Links,
-    *,
-    now: float,
-    waiting_for: str = "",
-    debug: bool = False,
+    record: JobRecord, links: Links, seen: Seen, *, brief: bool = False
 ) -> dict[str, t.Any]:
     """A job as JSON.
 
@@ -99,10 +94,17 @@ def job_json(
     ``log_lines``, ``log_dropped``
         How many lines the job wrote, and how many of the first are no longer kept.
     ``waiting_for``
-        ``none`` (no worker runs), ``queue`` (none takes jobs of its queue), ``lost`` (its worker
-        stopped answering), else empty.
-    ``url``, ``cancel_url``
-        Its page, and where to POST to stop it; the second is null when there is nothing to stop.
+        ``none`` (no worker runs), ``queue`` (none takes jobs of its queue), ``paused`` (its queue
+        is), ``unknown`` (no worker knows its task), ``rate`` (no more may start at the moment),
+        ``lost`` (its worker stopped answering), else empty.
+    ``place``, ``starts_in``
+        Place in line, from 1, and about how many seconds until it starts; null where nobody can
+        tell.
+    ``url``, ``log_url``
+        Its page, and its log as a text file.
+    ``cancel_url``, ``retry_url``
+        Where to POST to stop it, and to run it again with the same input; null when that is not
+        to be had.
     ``response_url``
         Of a background view that is over: its response, where the page moves on to; else null.
     ``now``
@@ -112,11 +114,10 @@ def job_json(
     """
     finished = record.state.finished
     progress = record.progress
-    succeeded = record.state is JobState.SUCCEEDED
+    now, waiting = seen.now, seen.waiting
     end = words.expected_end(record) if record.state is JobState.RUNNING else None
-    text = words.sentence(record, now=now, waiting_for=waiting_for, debug=debug)
-    line, second_line = words.lines(record, now=now, waiting_for=waiting_for, debug=debug)
-    result = result_of(record, links)
+    text = words.sentence(record, now=now, waiting=waiting, debug=seen.debug)
+    line, second_line = seen.lines(record, brief)
     return {
         "id": record.id,
         "state": record.state.value,
@@ -136,8 +137,8 @@ def job_json(
         "started_at": iso(record.started_at),
         "finished_at": iso(record.finished_at),
         "expected_at": iso(end),
-        "result": record.result if succeeded else None,
-        "error": words.failure(record) if finished and words.word(record) == "Failed" else None,
+        "result": record.result if record.state is JobState.SUCCEEDED else None,
+        "error": words.failure(record) if record.state in FAILED else None,
         "files": [
             {
                 "name": file["name"],
@@ -149,9 +150,13 @@ def job_json(
         ],
         "log_lines": record.log_lines,
         "log_dropped": record.log_dropped,
-        "waiting_for": waiting_for,
+        "waiting_for": waiting.reason,
+        "place": waiting.place,
+        "starts_in": None if waiting.seconds is None else coarse(waiting.seconds),
         "url": links.to(),
+        "log_url": links.to("/log.txt"),
         "cancel_url": None if finished or record.cancel_requested else links.to("/cancel"),
+        "retry_url": links.to("/retry") if seen.repeatable else None,
         "response_url": response_url(record, links),
         "now": iso(now),
         "view": {
@@ -160,14 +165,23 @@ def job_json(
             "text": parts_json(line),
             "meta": parts_json(second_line),
             "notes": words.notes(record),
-            "result": asdict(result),
-            "files": [
-                {"name": f["name"], "url": links.file(f["name"]), "size": size(f["size"])}
-                for f in record.files
-                if result.kind != "file" or result.text != f["name"]
-            ],
+            "stop": gettext(words.STOPS[seen.stops]),
+            "log": log_words(record),
+            # What the page has rendered anew by the server when it changes.
+            "made_of": [record.state.value, record.attempt, len(record.files)],
         },
     }
+
+
+def log_words(record: JobRecord) -> list[str]:
+    """How many lines the log has, and how many are no longer kept."""
+    lines = ngettext("%(number)s line", "%(number)s lines", record.log_lines)
+    dropped = ngettext(
+        "The first line is no longer kept.",
+        "The first %(number)s lines are no longer kept.",
+        record.log_dropped,
+    )
+    return [lines, dropped if record.log_dropped else ""]
 
 
 def response_url(record: JobRecord, links: Links) -> str | None:
@@ -180,42 +194,6 @@ def response_url(record: JobRecord, links: Links) -> str | None:
 def log_json(lines: t.Iterable[LogLine]) -> list[dict[str, t.Any]]:
     """Log lines as JSON: ``seq`` (from 1), ``at`` and ``text`` of each."""
     return [{"seq": line.seq, "at": iso(line.at), "text": line.text} for line in lines]
-
-
-def result_of(record: JobRecord, links: Links) -> Result:
-    """How to show the result of a job that succeeded."""
-    value = record.result
-    if record.state is not JobState.SUCCEEDED or value is None or value in ("", [], {}):
-        return Result()
-    if isinstance(value, str):
-        if _is_link(value):
-            return Result("link", value, value)
-        return _cut("text", value, links)
-    if isinstance(value, dict):
-        for file in record.files:
-            if value.get("name") == file["name"]:
-                return Result("file", file["name"], links.file(file["name"]), size(file["size"]))
-    if isinstance(value, dict | list):
-        return _cut("json", json.dumps(value, indent=2, ensure_ascii=False), links)
-    return Result("text", json.dumps(value))
-
-
-def _cut(kind: t.Literal["text", "json"], text: str, links: Links) -> Result:
-    if len(text) <= SHOWN:
-        return Result(kind, text)
-    return Result(kind, text[:SHOWN] + " …", whole=links.to(format="json"))
-
-
-def _is_link(value: str) -> bool:
-    if not value.startswith(("http://", "https://")) or len(value) > 2_000:
-        return False
-    # A space or control character in it: a text that begins with an address.
-    if not value.isprintable() or " " in value:
-        return False
-    try:
-        return bool(urlsplit(value).hostname)
-    except ValueError:
-        return False
 
 
 def dumps(value: t.Any) -> str:

@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-import time
 import typing as t
 from dataclasses import replace
 from functools import partial
 
 from .._jobs import JobRecord, LogLine
 from .sse import event
-from .view import Links, dumps, job_json, log_json
+from .texts import Texts, speak, texts
+from .view import Seen, dumps, job_json, log_json
 
 if t.TYPE_CHECKING:
     from .._control import Control
+    from .links import Links
     from .reader import Snapshot
 
-__all__ = ["JobWatch", "ListWatch", "Presence"]
+__all__ = ["JobWatch", "ListWatch", "seen_of"]
 
 #: Fields that change by themselves; the page counts on its own.
 CLOCKWORK = frozenset({"now", "text"})
 
 
-class Presence:
-    """Whether workers are there for jobs, asked no oftener than a reader can notice."""
-
-    def __init__(self, control: Control, fresh: float = 1.0) -> None:
-        self._control = control
-        self._fresh = fresh
-        self._known: dict[tuple[str, str], str] = {}
-        self._since = 0.0
-
-    def __call__(self, record: JobRecord) -> str:
-        """What :meth:`.Control.worker_missing` says."""
-        if record.state.finished:
-            return ""
-        now = time.monotonic()
-        if now - self._since >= self._fresh:
-            self._known, self._since = {}, now
-        # All that it depends on.
-        key = (record.worker, "" if record.worker else record.queue)
-        if key not in self._known:
-            self._known[key] = self._control.worker_missing(record)
-        return self._known[key]
+def seen_of(control: Control) -> t.Callable[[JobRecord], Seen]:
+    """How all streams see a record, but for when, and for who is the developer."""
+    return lambda record: replace(Seen.of(control, record, debug=False), now=0.0)
 
 
 class Said(t.NamedTuple):
@@ -64,6 +47,8 @@ class JobWatch:
         self._links = links
         self._seq = seq
         self._debug = debug
+        # Of the request, which is over when the stream speaks.
+        self._texts = texts()
         self._shown = ""
 
     def tell(self, news: t.Mapping[str, Snapshot]) -> t.Iterator[str]:
@@ -80,11 +65,13 @@ class JobWatch:
         if lines is None and record.log_lines > self._seq:
             # Behind what all share. Of a finished job, no line can follow its record.
             lines = self._control.logs(self._id, self._seq)
-            said = _say(snapshot, self._links, self._debug, lines, self._seq)
+            said = _say(snapshot, self._links, self._debug, self._texts, lines, self._seq)
         else:
             # Who has the same lines is told the same.
-            key = (self._links, self._debug, self._seq)
-            tell = partial(_say, snapshot, self._links, self._debug, lines or [], self._seq)
+            key = (self._links, self._debug, self._texts.language, self._seq)
+            tell = partial(
+                _say, snapshot, self._links, self._debug, self._texts, lines or [], self._seq
+            )
             said = snapshot.once(key, tell)
         if said.shown == self._shown and not lines:
             return
@@ -103,6 +90,8 @@ class ListWatch:
         self.job_ids = frozenset(links)
         self._links = links
         self._debug = debug
+        # Of the request, which is over when the stream speaks.
+        self._texts = texts()
         self._shown: dict[str, str] = {}
         self._open = set(links)
 
@@ -121,8 +110,8 @@ class ListWatch:
                 continue
             if snapshot.record.state.finished:
                 self._open.discard(job_id)
-            key = (links, self._debug)
-            said = snapshot.once(key, partial(_say, snapshot, links, self._debug))
+            key = (links, self._debug, self._texts.language)
+            said = snapshot.once(key, partial(_say, snapshot, links, self._debug, self._texts))
             if said.shown != self._shown.get(job_id):
                 self._shown[job_id] = said.shown
                 yield said.text
@@ -132,6 +121,7 @@ def _say(
     snapshot: Snapshot,
     links: Links,
     debug: bool,
+    language: Texts,
     lines: t.Sequence[LogLine] | None = None,
     seq: int = 0,
 ) -> Said:
@@ -143,7 +133,9 @@ def _say(
     if lines is None and record.result is not None:
         # Read for a page that shows the whole job.
         record = replace(record, result=None)
-    job = job_json(record, links, now=snapshot.at, waiting_for=snapshot.facts, debug=debug)
+    seen = replace(snapshot.facts, now=snapshot.at, debug=debug)
+    with speak(language):
+        job = job_json(record, links, seen)
     shown = dumps({key: value for key, value in job.items() if key not in CLOCKWORK})
     last_id = record.event_id
     if lines is not None:

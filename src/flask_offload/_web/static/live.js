@@ -1,10 +1,13 @@
-// The connection: a stream while the tab is seen, polling where no stream can be had.
+// The connection: a stream while the tab is seen, polling where no stream gets through. What is
+// shown is marked as stale from the moment on that nobody knows whether it still holds.
 
-import { make } from "./nodes.js";
 import { setClock, tellTime } from "./times.js";
 
-const SILENCE = 40_000; // The server says something every 15 s.
-const PATIENCE = 4_000; // A stream that ends comes back within this, unless something is wrong.
+const SILENCE = 25_000; // The server says something every 15 s.
+const PATIENCE = 4_000; // A stream begins with an event; a proxy that holds it back is no stream.
+const SLEPT = 10_000; // A clock that misses so many ticks belongs to a computer that slept.
+const AGAIN = 60_000; // After so long, perhaps a stream has become free.
+const HIDDEN = 15_000; // How often a tab that nobody sees asks, for its title and its reader.
 
 export class Live extends HTMLElement {
   finished = false;
@@ -12,14 +15,19 @@ export class Live extends HTMLElement {
   #timer = 0;
   #watchdog = 0;
   #clock = 0;
+  #ticked = 0;
   #pause = 1_000;
   #polledSince = 0;
+  #failing = false;
   #known = new Map();
 
-  connectedCallback() {
+  async connectedCallback() {
+    if (!(await this.prepare()) || !this.isConnected || this.#clock) return;
     document.addEventListener("visibilitychange", this.#sync);
-    this.addEventListener("submit", this.#ask);
-    this.#clock = setInterval(() => tellTime(this), 1_000);
+    addEventListener("online", this.#sync);
+    addEventListener("pageshow", this.#restored);
+    this.#ticked = Date.now();
+    this.#clock = setInterval(() => this.#tick(), 1_000);
     this.ready();
     tellTime(this);
     this.#sync();
@@ -27,7 +35,10 @@ export class Live extends HTMLElement {
 
   disconnectedCallback() {
     document.removeEventListener("visibilitychange", this.#sync);
+    removeEventListener("online", this.#sync);
+    removeEventListener("pageshow", this.#restored);
     clearInterval(this.#clock);
+    this.#clock = 0;
     this.#close();
   }
 
@@ -35,37 +46,50 @@ export class Live extends HTMLElement {
     return root.querySelector(`[data-part="${name}"]`);
   }
 
+  #tick() {
+    const slept = Date.now() - this.#ticked > SLEPT && !document.hidden;
+    this.#ticked = Date.now();
+    if (slept) this.#sync();
+    tellTime(this, this.hasAttribute("data-stale"));
+  }
+
+  #restored = (event) => {
+    if (event.persisted) this.#sync(); // out of the cache of pages that were left
+  };
+
   #sync = () => {
     this.#close();
-    if (!document.hidden && !this.finished) this.#open();
+    if (this.finished) return;
+    this.toggleAttribute("data-stale", true);
+    this.#pause = 1_000;
+    if (document.hidden) this.#later(HIDDEN);
+    else this.#open();
   };
 
   #open() {
-    const stream = (this.#stream = new EventSource(this.streamUrl()));
-    this.#expect(PATIENCE);
-    stream.onopen = () => this.#heard();
+    const stream = (this.#stream = new EventSource(this.url("/events", { last_event_id: this.lastId ?? "" })));
+    // Until it speaks, nobody knows that it can.
+    this.#expect(PATIENCE, () => this.#fallBack());
     stream.addEventListener("beat", () => this.#heard());
     stream.addEventListener("job", (event) => {
       this.#heard();
       this.lastId = event.lastEventId;
       this.#show(JSON.parse(event.data));
     });
-    stream.addEventListener("gone", (event) => this.gone(JSON.parse(event.data).id));
+    stream.addEventListener("gone", (event) => this.#gone(JSON.parse(event.data).id));
     stream.addEventListener("end", () => this.#end());
     stream.onerror = () => {
       if (this.#stream !== stream) return;
-      if (stream.readyState === EventSource.CLOSED) {
-        // Refused: no stream to be had, or no answer at all. Polling finds out which.
-        this.#close();
-        this.#polledSince = Date.now();
-        this.#poll();
-      } else {
-        this.#expect(PATIENCE);
-      }
+      // Refused: no stream to be had, or no answer at all; polling finds out which. One that ends
+      // comes back, unless something is wrong.
+      if (stream.readyState === EventSource.CLOSED) this.#fallBack();
+      else if (!this.#failing) this.#expect(PATIENCE, () => this.#fallBack());
+      this.#failing = true; // where nobody listens, one error follows the other
     };
   }
 
   #close() {
+    this.#failing = false;
     this.#stream?.close();
     this.#stream = null;
     clearTimeout(this.#timer);
@@ -75,45 +99,70 @@ export class Live extends HTMLElement {
   #end() {
     this.finished = true;
     this.#close();
-    this.#lost(false);
+    this.lost(false);
   }
 
-  #expect(within) {
+  #gone(id) {
+    this.lost(false);
+    this.gone(id);
+  }
+
+  #expect(within, otherwise) {
     clearTimeout(this.#watchdog);
-    this.#watchdog = setTimeout(() => {
-      this.#lost(true);
-      // A connection can die without a word. Begin anew.
-      if (this.#stream && within === SILENCE) this.#sync();
-    }, within);
+    this.#watchdog = setTimeout(otherwise, within);
   }
 
   #heard() {
-    this.#lost(false);
-    this.#expect(SILENCE);
+    this.#failing = false;
+    this.lost(false);
+    // A connection can die without a word.
+    this.#expect(SILENCE, this.#sync);
   }
 
-  #lost(is) {
+  lost(is) {
     const line = this.part("lost");
     if (line && line.hidden === is) line.hidden = !is;
+    this.toggleAttribute("data-stale", is);
+  }
+
+  // -- polling
+
+  #fallBack() {
+    this.#close();
+    this.#polledSince = Date.now();
+    this.#poll();
+  }
+
+  #later(pause) {
+    clearTimeout(this.#timer);
+    // Not all at once, when a server comes back.
+    this.#timer = setTimeout(() => this.#poll(), pause * (0.85 + Math.random() * 0.3));
   }
 
   async #poll() {
-    let changed = false;
+    const hidden = document.hidden;
     try {
-      changed = await this.poll();
-      this.#lost(false);
+      const changed = await this.poll();
+      if (this.#stream) return; // shown again meanwhile
+      this.lost(false);
       this.#pause = changed ? 1_000 : Math.min(this.#pause * 1.5, 10_000);
     } catch {
-      this.#lost(true);
+      if (this.#stream) return;
+      if (!hidden) this.lost(true);
       this.#pause = Math.min(this.#pause * 2, 30_000);
     }
-    if (this.finished) return this.#end();
-    if (document.hidden || this.#stream) return undefined;
-    // Once in a while: perhaps a stream has become free.
-    const next = Date.now() - this.#polledSince > 60_000 ? this.#sync : () => this.#poll();
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(next, this.#pause);
-    return undefined;
+    if (this.finished) this.#end();
+    else if (document.hidden) this.#later(Math.max(HIDDEN, this.#pause));
+    else if (Date.now() - this.#polledSince > AGAIN && !this.hasAttribute("data-stale")) this.#sync();
+    else this.#later(this.#pause);
+  }
+
+  // An address below that of the job, which may carry a key.
+  url(path = "", query = {}, base = this.getAttribute("href")) {
+    const url = new URL(base, document.baseURI);
+    url.pathname += path;
+    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
+    return url.href;
   }
 
   async fetchJob(url, options = {}) {
@@ -137,42 +186,23 @@ export class Live extends HTMLElement {
   async read(url, id) {
     const job = await this.fetchJob(url);
     if (job === null) {
-      this.gone(id);
+      this.#gone(id);
       return true;
     }
     this.#show(job);
-    const now = JSON.stringify([job.state, job.progress, job.log_lines, job.files]);
+    const now = JSON.stringify([job.state, job.progress, job.log_lines, job.files, job.view.text]);
     const changed = this.#known.get(id) !== now;
     this.#known.set(id, now);
     return changed;
   }
 
-  #ask = (event) => {
-    const form = event.target;
-    if (form.dataset.part !== "stop") return;
-    event.preventDefault();
-    const dialog = make("dialog", "", { class: "offload-ask", "aria-label": "Stop this job?" });
-    const answers = make("form", "", { method: "dialog" });
-    const buttons = make("div");
-    buttons.append(make("button", "Stop it", { value: "stop" }), make("button", "Keep it", { value: "", autofocus: "" }));
-    answers.append(make("p", "Stop this job?"), make("p", "What it has done so far is not undone."), buttons);
-    dialog.append(answers);
-    dialog.addEventListener("submit", (inner) => inner.stopPropagation());
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      if (dialog.returnValue === "stop") this.#stop(form);
-    });
-    this.append(dialog);
-    dialog.showModal();
-  };
-
-  async #stop(form) {
+  // Sends a form without leaving the page; the plain way, where that fails, shows what is wrong.
+  async send(form) {
     try {
       const body = new URLSearchParams(new FormData(form));
       const job = await this.fetchJob(form.action, { method: "POST", body });
       if (job !== null) this.#show(job);
     } catch {
-      // The plain way, which shows what is wrong.
       form.submit();
     }
   }

@@ -15,16 +15,6 @@ export function timeNode(iso, style) {
   return node;
 }
 
-export function icon(name) {
-  const space = "http://www.w3.org/2000/svg";
-  const svg = document.createElementNS(space, "svg");
-  svg.setAttribute("class", "offload-icon");
-  svg.setAttribute("aria-hidden", "true");
-  svg.append(document.createElementNS(space, "use"));
-  svg.firstChild.setAttribute("href", `#offload-icon-${name}`);
-  return svg;
-}
-
 export function sentence(parts) {
   return parts.map((part) => {
     if (part.time) return timeNode(part.time, part.as);
@@ -45,13 +35,23 @@ export function fill(node, value, build) {
 // What a job on the page and in the list have in common.
 export function showState(root, part, job) {
   root.dataset.state = job.state;
-  root.querySelector(".offload-state use").setAttribute("href", `#offload-icon-${job.state}`);
+  root.dataset.waiting = job.waiting_for;
+  root.querySelector(".offload-state use")?.setAttribute("href", `#offload-icon-${job.state}`);
   setText(part("word"), job.view.word);
   setText(part("title"), job.title);
   fill(part("text"), job.view.text, sentence);
   fill(part("meta"), job.view.meta, sentence);
   const { fraction } = job.progress;
-  part("bar").hidden = fraction === null || job.finished_at !== null;
-  part("bar").value = fraction ?? 0;
-  part("stop").hidden = !job.cancel_url;
+  const bar = part("bar");
+  hide(bar, job.state !== "running");
+  // Without a value it shows activity.
+  if (fraction === null) bar?.removeAttribute("value");
+  else if (bar) bar.value = fraction;
+  const stop = part("stop");
+  hide(stop, !job.cancel_url);
+  if (stop) stop.dataset.consequence = job.view.stop;
+}
+
+export function hide(node, is) {
+  if (node) node.hidden = is;
 }
