@@ -45,6 +45,18 @@ def test_worker_runs_jobs(system: System) -> None:
     assert process.stop() == 0
 
 
+def test_worker_that_cannot_start_says_so_by_its_exit_code(system: System) -> None:
+    system.env["OFFLOAD_URL"] = system.env["OFFLOAD_URL"].replace("/0", "/99")
+    process = started(system, "worker", "offload", "worker", "-P", "threads")
+    assert process.popen.wait(30) == 1, process.text
+
+
+def test_worker_with_an_option_that_there_is_not(system: System) -> None:
+    run = flask(system, "offload", "worker", "--colour", "red")
+    assert run.returncode == 2
+    assert "No such option" in run.stderr
+
+
 def test_jobs_list_cancel_retry(system: System) -> None:
     assert flask(system, "offload", "jobs", "list").stdout == "No jobs yet.\n"
     job = system.app().extensions["offload"].celery.tasks["sample.add"].delay(1, 2)

@@ -21,7 +21,7 @@ if t.TYPE_CHECKING:
 
 __all__ = ["Access"]
 
-OWNER_COOKIE = "offload_owner"
+OWNER_COOKIE = "offload_owner_"
 KEY_COOKIE = "offload_key"
 TOKEN_FIELD = "offload_token"  # noqa: S105
 YEAR = 365 * 86_400
@@ -43,6 +43,7 @@ class Access:
 
     def __init__(self, settings: Settings, secret_key: t.Callable[[], str | bytes]) -> None:
         self._prefix = settings.jobs_prefix
+        self._namespace = settings.namespace
         self._secret_key = secret_key
         self._longest_retention = int(max(*settings.retention.values(), settings.dead_retention))
         #: Returns the id of the user who is logged in. Unset, Flask-Login is asked.
@@ -81,9 +82,15 @@ class Access:
         current_user = importlib.import_module("flask_login").current_user
         return str(current_user.get_id()) if current_user.is_authenticated else None
 
+    def _owner_cookie(self) -> str:
+        """The name of the cookie, another for each app: a browser has one set of cookies for all
+        ports of a host, and apps there must not overwrite each other's."""
+        signature = self._signer("cookie").get_signature(self._namespace).decode()
+        return OWNER_COOKIE + signature[:8]
+
     def _browser(self) -> str | None:
         """The browser id of the cookie, if it is ours."""
-        cookie = request.cookies.get(OWNER_COOKIE)
+        cookie = request.cookies.get(self._owner_cookie())
         if not cookie:
             return None
         try:
@@ -188,7 +195,7 @@ class Access:
         browser = request.environ.get(MINTED)
         if browser:
             response.set_cookie(
-                OWNER_COOKIE,
+                self._owner_cookie(),
                 self._signer("owner").sign(browser).decode(),
                 max_age=YEAR,
                 path="/",
