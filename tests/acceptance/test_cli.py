@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -45,10 +46,37 @@ def test_worker_runs_jobs(system: System) -> None:
     assert process.stop() == 0
 
 
-def test_worker_that_cannot_start_says_so_by_its_exit_code(system: System) -> None:
-    system.env["OFFLOAD_URL"] = system.env["OFFLOAD_URL"].replace("/0", "/99")
-    process = started(system, "worker", "offload", "worker", "-P", "threads")
-    assert process.popen.wait(30) == 1, process.text
+#: A worker of this app fails as it starts.
+BROKEN = """
+import sample
+from celery.bootsteps import StartStopStep
+
+app = sample.create_app()
+celery = app.extensions["offload"].celery
+
+
+class Broken(StartStopStep):
+    requires = {"celery.worker.components:Pool"}
+
+    def start(self, worker):
+        raise OSError("broken")
+
+
+celery.steps["worker"].add(Broken)
+"""
+
+
+@pytest.mark.parametrize("command", ["flask --app broken offload", "celery -A broken.celery"])
+def test_worker_that_fails_says_so_by_its_exit_code(system: System, command: str) -> None:
+    (system.folder / "broken.py").write_text(BROKEN)
+    path = os.pathsep.join([str(system.folder), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run(
+        [sys.executable, "-m", *command.split(), "worker", "-P", "threads"],
+        cwd=HERE, env=servers.environment(system.env | {"PYTHONPATH": path}),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "OSError('broken')" in run.stderr
+    assert run.returncode == 1
 
 
 def test_worker_with_an_option_that_there_is_not(system: System) -> None:

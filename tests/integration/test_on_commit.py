@@ -189,11 +189,14 @@ def test_a_released_savepoint_is_rolled_back_with_what_is_around_it(shop: Shop) 
     with shop.db.session.begin_nested():
         shop.add("a")
     outer.rollback()
+    shop.add("b")
+    shop.db.session.commit()
+    agree(shop, "b")
     with shop.db.session.begin_nested():
-        shop.add("b")
+        shop.add("c")
     shop.db.session.rollback()
     shop.db.session.commit()
-    agree(shop)
+    agree(shop, "b")
 
 
 def test_a_commit_with_savepoints_open(shop: Shop) -> None:
@@ -320,6 +323,16 @@ def test_for_whom(shop: Shop) -> None:
     (record,) = shop.offload.control.newest(limit=9)
     assert record.request_id == "r1"
     assert record.owners[0].startswith("c:")
+
+
+def test_for_whom_is_known_before_the_commit(shop: Shop) -> None:
+    session = Session(shop.db.engine)
+    with shop.app.test_request_context(headers={"X-Request-ID": "r1"}):
+        job = shop.pack.options(session=session).delay_on_commit("a")
+        owners = shop.offload.state.access.visitor()
+    session.commit()
+    assert (job.record.owners, job.record.request_id) == (owners, "r1")
+    assert owners
 
 
 def test_over_another_broker(system: System) -> None:
