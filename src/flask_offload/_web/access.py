@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import secrets
 import typing as t
+from functools import cache
 from urllib.parse import quote, urlsplit
 
 from flask import current_app, has_app_context, has_request_context, request, url_for
@@ -82,15 +83,9 @@ class Access:
         current_user = importlib.import_module("flask_login").current_user
         return str(current_user.get_id()) if current_user.is_authenticated else None
 
-    def _owner_cookie(self) -> str:
-        """The name of the cookie, another for each app: a browser has one set of cookies for all
-        ports of a host, and apps there must not overwrite each other's."""
-        signature = self._signer("cookie").get_signature(self._namespace).decode()
-        return OWNER_COOKIE + signature[:8]
-
     def _browser(self) -> str | None:
         """The browser id of the cookie, if it is ours."""
-        cookie = request.cookies.get(self._owner_cookie())
+        cookie = request.cookies.get(_owner_cookie(self._secret_key(), self._namespace))
         if not cookie:
             return None
         try:
@@ -195,7 +190,7 @@ class Access:
         browser = request.environ.get(MINTED)
         if browser:
             response.set_cookie(
-                self._owner_cookie(),
+                _owner_cookie(self._secret_key(), self._namespace),
                 self._signer("owner").sign(browser).decode(),
                 max_age=YEAR,
                 path="/",
@@ -217,12 +212,24 @@ class Access:
         )
 
     def _signer(self, purpose: str) -> Signer:
-        return Signer(
-            self._secret_key(),
-            salt=f"flask_offload.{purpose}",
-            key_derivation="hmac",
-            digest_method=hashlib.sha256,
-        )
+        return _signer(self._secret_key(), purpose)
+
+
+def _signer(secret_key: str | bytes, purpose: str) -> Signer:
+    return Signer(
+        secret_key,
+        salt=f"flask_offload.{purpose}",
+        key_derivation="hmac",
+        digest_method=hashlib.sha256,
+    )
+
+
+@cache
+def _owner_cookie(secret_key: str | bytes, namespace: str) -> str:
+    """The name of the cookie, another for each app: a browser has one set of cookies for all ports
+    of a host, and apps there must not overwrite each other's."""
+    signature = _signer(secret_key, "cookie").get_signature(namespace).decode()
+    return OWNER_COOKIE + signature[:8]
 
 
 def _host(origin: str) -> str:
