@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 from chromium import chromium
 from servers import Valkey
 from web_app import Site
+from web_house import House
 
 
 @pytest.fixture
@@ -19,6 +20,15 @@ def site(valkey: Valkey, tmp_path: Path) -> Iterator[Site]:
     site.worker()
     with site.served():
         yield site
+
+
+@pytest.fixture
+def house(valkey: Valkey, tmp_path: Path) -> Iterator[House]:
+    """A site with a login; what is done there is soon forgotten."""
+    house = House(valkey.url, tmp_path, retention={"succeeded": 0.2, "failed": 9, "cancelled": 9})
+    with house.served():
+        house.people()
+        yield house
 
 
 @pytest.fixture(scope="module")

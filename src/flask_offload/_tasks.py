@@ -11,6 +11,8 @@ from .exceptions import ConfigError, UserError
 if t.TYPE_CHECKING:
     from celery.canvas import Signature
 
+    from ._transactions import AnySession
+
 __all__ = ["Enqueuer", "OffloadedTask", "task_options"]
 
 P = t.ParamSpec("P")
@@ -22,6 +24,10 @@ class Enqueuer(t.Protocol[P]):
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Enqueue it."""
+        ...
+
+    def delay_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Enqueue it once a transaction is committed; see :meth:`OffloadedTask.delay_on_commit`."""
         ...
 
 
@@ -45,6 +51,21 @@ class OffloadedTask(t.Protocol[P, R]):
         """
         ...
 
+    def delay_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Enqueue the function once the current transaction of Flask-SQLAlchemy's ``db.session``
+        is committed, and never if it, or the savepoint that this is called in, is rolled back.
+
+        Where no transaction is open, one begins, as by any use of the session.
+
+        The id of the job is known at once, its record and page are there after the commit, which
+        raises :exc:`.LostAfterCommit` if the job was not accepted then.
+
+        :raises TypeError: The arguments do not fit the function, or are not JSON.
+        :raises PayloadTooLarge: They are larger than ``OFFLOAD_MAX_PAYLOAD``.
+        :raises ConfigError: There is no Flask-SQLAlchemy.
+        """
+        ...
+
     def enqueue_many(self, calls: t.Iterable[t.Sequence[t.Any]]) -> list[Job]:
         """Enqueue the function once for each sequence of positional arguments, in few round trips.
 
@@ -60,6 +81,7 @@ class OffloadedTask(t.Protocol[P, R]):
         delay: float | timedelta | None = None,
         timeout: float | None = None,
         unique: str | None = None,
+        session: AnySession | None = None,
     ) -> Enqueuer[P]:
         """Options for the next enqueue."""
         ...

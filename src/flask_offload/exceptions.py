@@ -11,6 +11,7 @@ __all__ = [
     "EnqueueError",
     "JobCancelled",
     "JobNotFound",
+    "LostAfterCommit",
     "NoAppError",
     "NotSerializable",
     "OffloadError",
@@ -49,6 +50,22 @@ class EnqueueError(OffloadError):
     def __init__(self, message: str, *, retry_after: int = 5) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class LostAfterCommit(EnqueueError):
+    """A database transaction was committed, but jobs that waited for that were not accepted, and
+    will not run.
+
+    Raised by the commit, which stands; the session is ready for the next transaction. Each job is
+    logged at ``ERROR`` with its task and arguments. Left unhandled in a view, it becomes HTTP 500,
+    since a second attempt would save everything twice.
+
+    :param job_ids: The jobs.
+    """
+
+    def __init__(self, message: str, *, job_ids: list[str]) -> None:
+        super().__init__(message)
+        self.job_ids = job_ids
 
 
 class PayloadTooLarge(OffloadError, ValueError):

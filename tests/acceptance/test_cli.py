@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -43,6 +44,45 @@ def test_worker_runs_jobs(system: System) -> None:
     add = system.app().extensions["offload"].celery.tasks["sample.add"]
     assert add.options(queue="slow").delay(1).get(timeout=20) == 2
     assert process.stop() == 0
+
+
+#: A worker of this app fails as it starts.
+BROKEN = """
+import sample
+from celery.bootsteps import StartStopStep
+
+app = sample.create_app()
+celery = app.extensions["offload"].celery
+
+
+class Broken(StartStopStep):
+    requires = {"celery.worker.components:Pool"}
+
+    def start(self, worker):
+        raise OSError("broken")
+
+
+celery.steps["worker"].add(Broken)
+"""
+
+
+@pytest.mark.parametrize("command", ["flask --app broken offload", "celery -A broken.celery"])
+def test_worker_that_fails_says_so_by_its_exit_code(system: System, command: str) -> None:
+    (system.folder / "broken.py").write_text(BROKEN)
+    path = os.pathsep.join([str(system.folder), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run(
+        [sys.executable, "-m", *command.split(), "worker", "-P", "threads"],
+        cwd=HERE, env=servers.environment(system.env | {"PYTHONPATH": path}),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "OSError('broken')" in run.stderr
+    assert run.returncode == 1
+
+
+def test_worker_with_an_option_that_there_is_not(system: System) -> None:
+    run = flask(system, "offload", "worker", "--colour", "red")
+    assert run.returncode == 2
+    assert "No such option" in run.stderr
 
 
 def test_jobs_list_cancel_retry(system: System) -> None:

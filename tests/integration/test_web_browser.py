@@ -90,18 +90,6 @@ def test_a_failure_opens_the_log_once(site: Site, page: Page) -> None:
     expect(part(page, "log")).not_to_have_attribute("open", "")
 
 
-def test_nothing_that_a_job_says_becomes_html(site: Site, page: Page) -> None:
-    evil = "<img src=x onerror=alert(1)>"
-    job_id = open_job(site, page)
-    site.run(job_id)
-    site.attach(job_id, "<img onerror=alert(1)>.txt", b"x")
-    site.say(job_id, evil, message=evil)
-    expect(part(page, "text")).to_have_text(evil)
-    site.finish(job_id, evil)
-    expect(part(page, "result")).to_have_text(evil)
-    assert page.locator("img").count() == 0
-
-
 def test_times_are_the_readers(site: Site, page: Page) -> None:
     open_job(site, page)
     job_id = site.enqueue(

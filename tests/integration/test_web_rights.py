@@ -6,9 +6,7 @@ import re
 import typing as t
 from pathlib import Path
 
-import httpx
 import pytest
-from flask import session
 from flask_wtf import CSRFProtect
 
 from flask_offload import JobState
@@ -23,43 +21,6 @@ pytest_plugins = ["web_fixtures"]
 def hidden(html: str) -> dict[str, str]:
     """The hidden fields of the form on a page."""
     return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', html))
-
-
-FOREIGN = [
-    ("GET", "/jobs/{}"),
-    ("HEAD", "/jobs/{}"),
-    ("GET", "/jobs/{}?key=x"),
-    ("GET", "/jobs/{}/events"),
-    ("GET", "/jobs/{}/files/report.txt"),
-    ("POST", "/jobs/{}/cancel"),
-    ("GET", "/jobs/events?id={}"),
-]
-
-
-@pytest.mark.parametrize(("method", "path"), FOREIGN)
-@pytest.mark.parametrize("accept", ["text/html", "application/json"])
-def test_another_persons_job_and_an_unknown_one_are_the_same(
-    site: Site, method: str, path: str, accept: str
-) -> None:
-    owner, other = site.visitor(), site.visitor(Accept=accept)
-    job_id = start(site, owner)
-    site.attach(job_id, "report.txt", b"x")
-    start(site, other)
-    # An app that marks what depends on the session must not mark one of the two only.
-    site.access.user_loader = lambda: session.get("user")
-    foreign = other.request(method, path.format(job_id))
-    unknown = other.request(method, path.format("0" * len(job_id)))
-    assert foreign.status_code == unknown.status_code == 404
-    assert foreign.content == unknown.content
-    assert without_date(foreign) == without_date(unknown)
-    assert job_id not in foreign.text
-    assert site.store.get(job_id).state is JobState.QUEUED
-    with owner.stream(method, path.format(job_id)) as response:
-        assert response.status_code != 404
-
-
-def without_date(response: httpx.Response) -> dict[str, str]:
-    return {name: value for name, value in response.headers.items() if name != "date"}
 
 
 ODD = ["..", "../x", "%2e%2e%2fx", "..%5Cx", "%00", "a%00b", "%0a", "%ff", "%F0%9F%92%A9", "%20"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 from flask import Flask
+from sqlalchemy.orm import Session
 
 from flask_offload import Job, JobRecord, JobState, Offload, current_job
 
 offload = Offload(Flask(__name__))
+session = Session()
 
 
 @offload.task
@@ -58,6 +60,8 @@ assert_type(add(1, b=2), int)
 assert_type(fetch("x"), bytes)
 assert_type(add.delay(1), Job)
 assert_type(add.options(queue="slow", delay=3).delay(1, 2), Job)
+assert_type(add.delay_on_commit(1, b=2), Job)
+assert_type(add.options(session=session).delay_on_commit(1), Job)
 assert_type(report.delay("2026-10", password="x").record, JobRecord)
 assert_type(report("2026-10", password="x"), dict[str, Any])
 assert_type(add.delay(1).cancel(), JobState)
@@ -67,3 +71,5 @@ add.delay()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 add.options(queue="slow").delay(1, 2, 3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 report.delay("2026-10")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 add.options(colour="red")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+add.delay_on_commit("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+add.options(queue="slow").delay_on_commit()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

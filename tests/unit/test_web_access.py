@@ -29,8 +29,9 @@ def access(tmp_path: Path) -> Access:
     return make(tmp_path)
 
 
-def make(folder: Path, secret: str = "s") -> Access:
-    return Access(Settings(directory=folder, files_url="f"), lambda: secret)
+def make(folder: Path, secret: str = "s", namespace: str = "shop") -> Access:
+    settings = Settings(directory=folder, files_url="f", namespace=namespace)
+    return Access(settings, lambda: secret)
 
 
 def job(*owners: str) -> JobRecord:
@@ -133,20 +134,20 @@ def test_two_first_requests_at_once_lose_nothing(app: Flask, access: Access) -> 
 @pytest.mark.parametrize(
     "forge",
     [
-        lambda cookie: cookie + "x",
-        lambda cookie: cookie.replace("offload_owner=", "offload_owner=x"),
-        lambda cookie: cookie.partition(".")[0],
-        lambda cookie: "offload_owner=ü.ü",
-        lambda cookie: "offload_owner=",
-        lambda cookie: "offload_owner=.",
+        lambda value: value + "x",
+        lambda value: "x" + value,
+        lambda value: value.partition(".")[0],
+        lambda value: "ü.ü",
+        lambda value: "",
+        lambda value: ".",
     ],
 )
 def test_a_forged_cookie_is_replaced(
     app: Flask, access: Access, forge: t.Callable[[str], str]
 ) -> None:
     owner, _, response = first_contact(app, access)
-    cookie = forge(cookie_of(response)["Cookie"])
-    with app.test_request_context("/", headers={"Cookie": cookie}):
+    name, _, value = cookie_of(response)["Cookie"].partition("=")
+    with app.test_request_context("/", headers={"Cookie": f"{name}={forge(value)}"}):
         assert access.visitor() == ()
         assert not access.admits(job(owner))
         assert access.identify() not in ((owner,), ())
@@ -166,6 +167,24 @@ def test_another_secret_is_another_app(app: Flask, access: Access, tmp_path: Pat
     with app.test_request_context(url, headers=cookie_of(response)):
         assert access.admits(job(owner))
         assert not other.admits(job(owner))
+
+
+@pytest.mark.parametrize(("secret", "namespace"), [("another", "shop"), ("s", "another")])
+def test_apps_on_one_host_leave_each_others_cookies_alone(
+    app: Flask, access: Access, tmp_path: Path, secret: str, namespace: str
+) -> None:
+    # Cookies know neither ports nor, at the path /, prefixes.
+    owner, _, response = first_contact(app, access)
+    cookies = cookie_of(response)["Cookie"]
+    other = make(tmp_path, secret, namespace)
+    with app.test_request_context("/", headers={"Cookie": cookies}):
+        (other_owner,) = other.identify()
+        response = other.after_request(Response())
+    cookies += "; " + cookie_of(response)["Cookie"]
+    with app.test_request_context("/", headers={"Cookie": cookies}):
+        assert access.identify() == (owner,)
+        assert other.identify() == (other_owner,)
+        assert "Set-Cookie" not in other.after_request(Response()).headers
 
 
 def test_a_signature_for_one_purpose_is_none_for_another(app: Flask, access: Access) -> None:

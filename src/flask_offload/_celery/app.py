@@ -117,6 +117,24 @@ class OffloadCelery(Celery):  # type: ignore[misc]
     def _line(self) -> dict[str, t.Any]:
         return {} if self.engine is None else {"engine": self.engine}
 
+    def start(self, argv: t.Sequence[str] | None = None) -> int:
+        """Run a command of Celery's; its exit code, which Celery's own method drops.
+
+        :raises SystemExit: A command that fails may raise it itself.
+        """
+        from celery.bin.celery import celery as command  # it loads all of them
+
+        command.params[0].default = self
+        try:
+            code = command.main(None if argv is None else list(argv), standalone_mode=False)
+        finally:
+            command.params[0].default = None
+        return code if isinstance(code, int) else 0
+
+    def worker_main(self, argv: t.Sequence[str] | None = None) -> int:
+        """Run a worker to its end; its exit code. See :meth:`celery.Celery.worker_main`."""
+        return self.start(argv)
+
     # -- tasks
 
     def task(self, *args: t.Any, **options: t.Any) -> t.Any:

@@ -190,7 +190,7 @@ def _describe(
     shown = describe.arguments(task, args, kwargs)
     kept = {key: options[key] for key in KEPT if isinstance(options.get(key), str | int | float)}
     (options.get("headers") or {}).pop(FENCE, None)
-    payload = _payload(app, name, args, kwargs, kept)
+    payload = payload_of(app, name, args, kwargs, kept)
     if shown.masked:
         # Celery puts these two into the message, from where events and logs take them.
         options.setdefault("argsrepr", shown.args_repr)
@@ -250,13 +250,18 @@ def reprs(app: OffloadCelery, args: t.Any, kwargs: t.Any, shown: describe.Shown)
     )
 
 
-def _payload(
+def payload_of(
     app: OffloadCelery,
     name: str,
     args: list[t.Any],
     kwargs: dict[str, t.Any],
     kept: dict[str, t.Any],
 ) -> str:
+    """The input of a job as JSON, to run it again with.
+
+    :raises NotSerializable: It is not JSON.
+    :raises PayloadTooLarge: It is larger than ``OFFLOAD_MAX_PAYLOAD``.
+    """
     try:
         payload: str = kombu_json.dumps({"args": args, "kwargs": kwargs, "options": kept})
     except (TypeError, ValueError) as error:

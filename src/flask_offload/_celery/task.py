@@ -12,7 +12,11 @@ from celery.exceptions import Ignore, Reject
 
 from ..exceptions import EnqueueError, JobCancelled
 from . import interrupt as interrupts
-from . import template, tracing
+from . import on_commit, template, tracing
+
+if t.TYPE_CHECKING:
+    from .._transactions import AnySession
+    from .job import Job
 
 __all__ = ["Enqueue", "OffloadTask", "limits"]
 
@@ -97,6 +101,11 @@ class OffloadTask(Task):  # type: ignore[misc]
                 raise Reject(error.reason, requeue=True) from error
             raise
 
+    def delay_on_commit(self, *args: t.Any, **kwargs: t.Any) -> Job:
+        """Enqueue the task once the current transaction of ``db.session`` is committed, and never
+        if it is rolled back; see :meth:`.OffloadedTask.delay_on_commit`."""
+        return on_commit.enqueue(self, args, kwargs, {}, None)
+
     def enqueue_many(self, calls: t.Iterable[t.Sequence[t.Any]]) -> list[t.Any]:
         """Enqueue the task once for each sequence of arguments, in few round trips.
 
@@ -115,6 +124,7 @@ class OffloadTask(Task):  # type: ignore[misc]
         delay: float | timedelta | None = None,
         timeout: float | None = None,
         unique: str | None = None,
+        session: AnySession | None = None,
     ) -> Enqueue:
         """Options for the next enqueue: ``task.options(queue="slow").delay(...)``.
 
@@ -124,13 +134,14 @@ class OffloadTask(Task):  # type: ignore[misc]
         :param timeout: Seconds after which the job is stopped; see :func:`limits`.
         :param unique: While a job of this app with the same text here is not over, that one is
             returned, and no other is enqueued.
+        :param session: Of SQLAlchemy; the one whose commit ``delay_on_commit`` waits for.
         """
         given = {"queue": queue, "priority": priority, "unique": unique, **limits(timeout)}
         options = {key: value for key, value in given.items() if value is not None}
         if delay is not None:
             seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
             options["countdown"] = max(0.0, seconds)
-        return Enqueue(self, options)
+        return Enqueue(self, options, session)
 
 
 @cache
@@ -144,13 +155,23 @@ def _owner_of_call(task: type[OffloadTask]) -> type:
 class Enqueue:
     """A task together with options for its enqueue."""
 
-    def __init__(self, task: OffloadTask, options: dict[str, t.Any]) -> None:
+    def __init__(
+        self, task: OffloadTask, options: dict[str, t.Any], session: AnySession | None
+    ) -> None:
         self._task = task
         self._options = options
+        self._session = session
 
     def delay(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
         """Enqueue the task with these arguments; see :meth:`celery.app.task.Task.delay`."""
+        if self._session is not None:
+            raise TypeError("options(session=...) goes with delay_on_commit(), not with delay().")
         return self._task.apply_async(args, kwargs, **self._options)
+
+    def delay_on_commit(self, *args: t.Any, **kwargs: t.Any) -> Job:
+        """Enqueue the task once a transaction is committed; see
+        :meth:`.OffloadedTask.delay_on_commit`."""
+        return on_commit.enqueue(self._task, args, kwargs, self._options, self._session)
 
 
 def limits(timeout: float | None) -> dict[str, float]:

@@ -76,7 +76,7 @@ def worker(
     elif max_jobs is not None or max_memory is not None:
         name = "--max-memory" if max_jobs is None else "--max-jobs"
         raise click.UsageError(f"{name} goes with --processes or --threads; add one of them.")
-    celery.worker_main(["worker", *with_level(given)])
+    raise SystemExit(celery.worker_main(["worker", *with_level(given)]))
 
 
 def with_level(arguments: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import secrets
 import typing as t
+from functools import cache
 from urllib.parse import quote, urlsplit
 
 from flask import current_app, has_app_context, has_request_context, request, url_for
@@ -21,7 +22,7 @@ if t.TYPE_CHECKING:
 
 __all__ = ["Access"]
 
-OWNER_COOKIE = "offload_owner"
+OWNER_COOKIE = "offload_owner_"
 KEY_COOKIE = "offload_key"
 TOKEN_FIELD = "offload_token"  # noqa: S105
 YEAR = 365 * 86_400
@@ -43,6 +44,7 @@ class Access:
 
     def __init__(self, settings: Settings, secret_key: t.Callable[[], str | bytes]) -> None:
         self._prefix = settings.jobs_prefix
+        self._namespace = settings.namespace
         self._secret_key = secret_key
         self._longest_retention = int(max(*settings.retention.values(), settings.dead_retention))
         #: Returns the id of the user who is logged in. Unset, Flask-Login is asked.
@@ -83,7 +85,7 @@ class Access:
 
     def _browser(self) -> str | None:
         """The browser id of the cookie, if it is ours."""
-        cookie = request.cookies.get(OWNER_COOKIE)
+        cookie = request.cookies.get(_owner_cookie(self._secret_key(), self._namespace))
         if not cookie:
             return None
         try:
@@ -193,7 +195,7 @@ class Access:
         browser = request.environ.get(MINTED)
         if browser:
             response.set_cookie(
-                OWNER_COOKIE,
+                _owner_cookie(self._secret_key(), self._namespace),
                 self._signer("owner").sign(browser).decode(),
                 max_age=YEAR,
                 path="/",
@@ -215,12 +217,24 @@ class Access:
         )
 
     def _signer(self, purpose: str) -> Signer:
-        return Signer(
-            self._secret_key(),
-            salt=f"flask_offload.{purpose}",
-            key_derivation="hmac",
-            digest_method=hashlib.sha256,
-        )
+        return _signer(self._secret_key(), purpose)
+
+
+def _signer(secret_key: str | bytes, purpose: str) -> Signer:
+    return Signer(
+        secret_key,
+        salt=f"flask_offload.{purpose}",
+        key_derivation="hmac",
+        digest_method=hashlib.sha256,
+    )
+
+
+@cache
+def _owner_cookie(secret_key: str | bytes, namespace: str) -> str:
+    """The name of the cookie, another for each app: a browser has one set of cookies for all ports
+    of a host, and apps there must not overwrite each other's."""
+    signature = _signer(secret_key, "cookie").get_signature(namespace).decode()
+    return OWNER_COOKIE + signature[:8]
 
 
 def _host(origin: str) -> str:

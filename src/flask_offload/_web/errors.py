@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flask import Flask, Response, current_app
 
-from ..exceptions import EnqueueError, JobNotFound, PayloadTooLarge, ServerError
+from ..exceptions import EnqueueError, JobNotFound, LostAfterCommit, PayloadTooLarge, ServerError
 from .negotiate import json_response, wants_json
 from .pages import page
 from .texts import gettext, mark
@@ -42,6 +42,15 @@ FAULTS: dict[type[Exception], Fault] = {
         503,
         mark("This could not be started"),
         mark("Nothing was changed. Wait a few seconds and try again."),
+    ),
+    # No second attempt: it would save everything twice.
+    LostAfterCommit: Fault(
+        500,
+        mark("This was saved, but what should follow was not started"),
+        mark(
+            "Do not send it again. Tell those who run this site; they can read in its log what is "
+            "missing."
+        ),
     ),
     ServerError: Fault(
         503,
@@ -84,7 +93,7 @@ def register_error_handlers(app: Flask) -> None:
 def answer(error: Exception) -> Response:
     """The answer to an error."""
     fault = next(FAULTS[kind] for kind in type(error).__mro__ if kind in FAULTS)
-    if fault.status == 503:
+    if fault.status >= 500:
         current_app.logger.error("%s: %s", type(error).__name__, error)
     # The messages of our errors name settings and addresses: they are for the developer.
     detail = str(error) if current_app.debug and not isinstance(error, JobNotFound) else ""
