@@ -14,10 +14,9 @@ from kombu.transport.redis import PRIORITY_STEPS
 from kombu.transport.redis import Channel as Kombu
 
 from .._jobs import JobState
-from .._store import Adoption, Arrival, Entry, NewJob, as_bytes
+from .._store import CLIENT_NAME, Adoption, Arrival, Entry, NewJob, as_bytes
 from ..exceptions import ConfigError, OffloadError
 from .message import FENCE, is_task, job_of
-from .urls import CLIENT_NAME
 
 if t.TYPE_CHECKING:
     from .app import OffloadCelery

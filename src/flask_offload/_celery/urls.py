@@ -7,16 +7,14 @@ from urllib.parse import parse_qsl, urlsplit
 
 from kombu.transport import TRANSPORT_ALIASES
 
-from .._store import Primary, connection_options
+from .._store import CLIENT_NAME, Primary, connection_options
 
-__all__ = ["CLIENT_NAME", "backend_url", "broker_options", "is_redis"]
+__all__ = ["backend_url", "broker_options", "is_redis"]
 
 #: kombu splits ``<alias>+socket:///path`` by itself, and takes no class in front of the plus.
 ENGINE, STOCK = "offload", "offload-stock"
 TRANSPORT_ALIASES[ENGINE] = "flask_offload._celery.transport:Transport"
 TRANSPORT_ALIASES[STOCK] = "flask_offload._celery.stock:Transport"
-#: The name of the connections of our workers.
-CLIENT_NAME = "flask-offload"
 BACKEND = "flask_offload._celery.backend:OffloadBackend"
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 

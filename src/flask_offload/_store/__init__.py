@@ -6,7 +6,7 @@ from .address import connection_options, driver
 from .adoption import Adoption, Arrival, Entry, as_bytes
 from .bell import Bell
 from .checks import Fault, Health, examine
-from .connection import Deadline, StoreUnavailable
+from .connection import CLIENT_NAME, Deadline, StoreUnavailable
 from .data import (
     Accepted,
     Delivery,
@@ -26,6 +26,7 @@ from .statistics import Minute, Statistics, statistics
 from .store import Store
 
 __all__ = [
+    "CLIENT_NAME",
     "Accepted",
     "Adoption",
     "Arrival",

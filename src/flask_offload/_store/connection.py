@@ -23,7 +23,10 @@ from .deadline import Deadline
 from .link import Link, StoreUnavailable
 from .sentinel import Primary
 
-__all__ = ["Connections", "Deadline", "Link", "StoreUnavailable"]
+__all__ = ["CLIENT_NAME", "Connections", "Deadline", "Link", "StoreUnavailable"]
+
+#: The name of the connections on which our workers wait.
+CLIENT_NAME = "flask-offload"
 
 
 class Connections:
@@ -82,14 +85,21 @@ class Connections:
         return _Loan(self, deadline)
 
     def own(self) -> Link:
-        """A connection of one's own, which opens when it is used."""
-        return Link(self._settings.connection_class(**self._settings.connection_kwargs))
+        """A connection of one's own to wait on, which opens when it is used.
+
+        It has a name, so that who looks at the server can tell our workers from others.
+        """
+        return self._new(client_name=CLIENT_NAME)
+
+    def _new(self, **options: t.Any) -> Link:
+        options = {**options, **self._settings.connection_kwargs}
+        return Link(self._settings.connection_class(**options))
 
     def _get(self) -> Link:
         try:
             link = self._free.pop()
         except IndexError:
-            link = self.own()
+            link = self._new()
         self.check(link)
         return link
 
