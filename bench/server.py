@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -63,7 +64,13 @@ class Server:
             port = str(probe.getsockname()[1])
         self.url = f"redis://127.0.0.1:{port}/0"
         self.options = {k: v for k, v in OPTIONS.items() if k not in NOT_HERE} | OTHER
-        command = [find_binary(), "--port", port, "--dir", str(self.folder)]
+        command = [
+            os.environ.get("BENCH_SERVER") or find_binary(),
+            "--port",
+            port,
+            "--dir",
+            str(self.folder),
+        ]
         for name, value in self.options.items():
             command += [f"--{name}", value]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)

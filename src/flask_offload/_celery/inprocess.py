@@ -41,6 +41,11 @@ class InProcessLane(Lane):
         return int(self._pool.limit or 1)
 
     @property
+    def _quick(self) -> int:
+        """How many are at work on what is quick; who asks is among them."""
+        return max(1, self._loops - self._slow)
+
+    @property
     def _free(self) -> int:
         return self.size - self._loops - self._in_pool
 
@@ -78,8 +83,7 @@ class InProcessLane(Lane):
         if self.stopped or not self._refilling.acquire(blocking=False):
             return False
         try:
-            # As many as are at work on what is quick; this one is among them.
-            quick = max(1, self._loops - self._slow)
+            quick = self._quick
             share = SHARE - self._behind / quick
             if share <= 0:
                 return bool(self._waiting)

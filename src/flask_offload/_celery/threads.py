@@ -84,7 +84,7 @@ class ThreadsLane(InProcessLane):
             if not self._waits:
                 self.go()
             self._run(light, cost)
-            if self._more and self._behind < SHARE / 2:
+            if self._more and self._behind < SHARE / 2 * self._quick:
                 self._refill()
         with self._lock:
             self._loops -= 1
