@@ -65,6 +65,9 @@ def test_script_and_server_show_the_same(
     site.finish(job_id, result)
     expect(part(page, "result").locator(selector)).to_have_text(text)
     expect(part(page, "lines")).to_have_text("2 lines")
+    # A file is there before the job is done, and what it does until then.
+    expect(part(page, "text")).to_contain_text("Done in")
+    expect(page.locator("offload-job")).not_to_contain_text("Reading")
     # Reloaded, the server renders it; what can be read must not differ.
     for details in ("log", "details"):
         part(page, details).locator("summary").click()
