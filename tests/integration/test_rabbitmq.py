@@ -142,11 +142,12 @@ def test_cut_connection_starts_a_running_job_again(
         system = make_system(valkey.url, OFFLOAD_BROKER_URL=broker.url, VISIBILITY_TIMEOUT="")
         tasks = system.app().extensions["offload"].celery.tasks
         system.worker("--concurrency", "1", OFFLOAD_BROKER_URL=url)
-        job = tasks["sample.sleep"].delay(3, str(ledger))
+        # Longer than the other worker takes to start on a busy machine.
+        job = tasks["sample.sleep"].delay(10, str(ledger))
         wait_until(ledger.exists)
         system.worker("--concurrency", "1")
         proxy.set("cut")
-        assert job.get(timeout=30) == "slept"
+        assert job.get(timeout=40) == "slept"
         wait_until(lambda: ledger.read_text().split().count("end") == 2, 20)
         assert ledger.read_text().split().count("start") == 2
         assert (job.record.state, job.record.starts) == (JobState.SUCCEEDED, 2)

@@ -42,7 +42,9 @@ def seen_of(job: Job) -> dict[str, t.Any]:
         "where": [line for line in trace.splitlines() if "short_app" in line],
         "ends": trace.splitlines()[-1:],
         "state": record.state,
-        "error": _VARIES.sub("·", repr((record.error, record.error_type, record.user_error))),
+        # That an attempt will be retried is told after the next one is out, which may be over.
+        "error": record.state is JobState.SUCCEEDED
+        or _VARIES.sub("·", repr((record.error, record.error_type, record.user_error))),
         "counts": (record.starts, record.attempt, record.log_lines, record.queue),
         "progress": record.progress,
         "timed": (record.started_at is not None, record.finished_at is not None),
