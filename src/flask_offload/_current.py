@@ -216,7 +216,7 @@ class RunningJob(CurrentJob):
     def attach(self, name: str, data: bytes | str | os.PathLike[str]) -> dict[str, t.Any]:
         self._stop_if_cancelled()
         file = self._files.save(self.id, name, data)
-        self._store.patiently(lambda: self._store.attach(self.id, file), limit=60)
+        self._store.patiently(lambda: self._store.attach(self.id, file))
         return file
 
     def _stop_if_cancelled(self) -> None:

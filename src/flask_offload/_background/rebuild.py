@@ -20,7 +20,11 @@ if t.TYPE_CHECKING:
 
     from .._store import FileStore
 
-__all__ = ["rebuilt"]
+__all__ = ["MINTED", "rebuilt"]
+
+#: Where a request keeps the browser id that was made for it. In the environment, as ``g`` is
+#: another one in an app context that the view pushes itself.
+MINTED = "flask_offload.minted"
 
 
 @contextlib.contextmanager
@@ -50,8 +54,8 @@ def _environ(data: dict[str, t.Any]) -> dict[str, t.Any]:
     job = running_job()
     for owner in job.job.owners if job is not None else ():
         if owner.startswith("c:"):
-            # Where Access looks for a browser whose cookie is not there, as of a first request.
-            environ["flask_offload.minted"] = owner[2:]
+            # As in the first request of a browser, whose cookie is not there.
+            environ[MINTED] = owner[2:]
     for name, value in data["headers"]:
         environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
     return environ

@@ -31,8 +31,6 @@ DROPPED = frozenset({
     "trailers", "transfer-encoding", "upgrade", "content-length", "date", "server", "set-cookie",
     "set-cookie2", "clear-site-data", "x-sendfile",
 })  # fmt: skip
-#: Seconds for which a worker waits for a server that is away.
-PATIENCE = 60.0
 #: In the session: the job whose messages were flashed last.
 FLASHED = "_offload_flashed"
 
@@ -55,9 +53,7 @@ def keep(celery: OffloadCelery, response: Response, flashes: list[t.Any]) -> Non
         **body,
     }
     shown = {"status": response.status_code, "size": size}
-    celery.store.patiently(
-        lambda: celery.store.keep_response(job.id, shown, kept, fence=job.fence), PATIENCE
-    )
+    celery.store.patiently(lambda: celery.store.keep_response(job.id, shown, kept, fence=job.fence))
 
 
 def _headers(response: Response) -> list[tuple[str, str]]:

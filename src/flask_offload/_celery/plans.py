@@ -20,7 +20,7 @@ if t.TYPE_CHECKING:
     from .app import OffloadCelery
     from .engine import Engine
 
-__all__ = ["KNOWN", "Plan", "headers_of", "is_as_made", "kept", "placed", "plan_for"]
+__all__ = ["KNOWN", "Plan", "is_as_made", "kept", "placed", "plan_for", "plan_of"]
 
 #: Options of a call that a plan may be made for.
 KNOWN = frozenset("queue priority time_limit soft_time_limit ignore_result".split())
@@ -215,28 +215,52 @@ def _filled(app: OffloadCelery, task: t.Any, options: dict[str, t.Any], queue: s
     payload = kombu_json.dumps({"args": [], "kwargs": {}, "options": kept})
     title = task.title or ""
     fixed = describe.title(task, task.name, describe.Shown()) if "{" not in title else ""
-    priority = int(options.get("priority") or 0)
     fields = ["task", task.name]
     if task.max_retries is not None:
         fields += ["max_retries", str(task.max_retries)]
-    return Plan(
-        engine=t.cast("Engine", app.engine),
-        check=getattr(task, "__header__", None) if task.typing else None,
-        name=task.name,
+    return plan_of(
+        t.cast("Engine", app.engine),
+        task,
+        options,
+        queue,
         title="" if "}" in title else fixed,
         sensitive=bool(task.sensitive),
-        queue=queue,
-        priority=priority,
-        rare=Accepted.rarely(priority=priority),
-        ignore_result=options["ignore_result"],
-        headers=headers_of(options),
-        properties={"priority": priority} if priority else {},
         fields=tuple(fields),
         overhead=len(payload) - 4,
     )
 
 
-def headers_of(options: dict[str, t.Any]) -> dict[str, t.Any]:
+def plan_of(
+    engine: Engine,
+    task: t.Any,
+    options: dict[str, t.Any],
+    queue: str,
+    *,
+    title: str,
+    fields: tuple[str, ...],
+    sensitive: bool = False,
+    overhead: int = 0,
+) -> Plan:
+    """The plan of calls of a task with these options; see :func:`placed`."""
+    priority = int(options.get("priority") or 0)
+    return Plan(
+        engine=engine,
+        check=getattr(task, "__header__", None) if task.typing else None,
+        name=task.name,
+        title=title,
+        sensitive=sensitive,
+        queue=queue,
+        priority=priority,
+        rare=Accepted.rarely(priority=priority),
+        ignore_result=options["ignore_result"],
+        headers=_headers_of(options),
+        properties={"priority": priority} if priority else {},
+        fields=fields,
+        overhead=overhead,
+    )
+
+
+def _headers_of(options: dict[str, t.Any]) -> dict[str, t.Any]:
     """The headers that are not as usual."""
     limits = [options.get("time_limit"), options.get("soft_time_limit")]
     headers: dict[str, t.Any] = {} if limits == [None, None] else {"timelimit": limits}

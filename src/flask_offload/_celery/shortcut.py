@@ -12,13 +12,12 @@ import typing as t
 from celery import Celery
 from celery.app.task import Task
 
-from .._jobs import JobState
 from .._store import Accepted, Deadline, StoreUnavailable
 from . import describe, publish
 from .plain import PlainEngine
-from .plans import Plan, headers_of, is_as_made, kept, placed
+from .plans import Plan, is_as_made, kept, placed, plan_of
 from .stored import line, quoted
-from .template import encoded, eta, new_id, node, parent_of, reprs, simple
+from .template import encoded, headers_of, new_id, node, parent_of, reprs, simple
 
 __all__ = ["offer"]
 
@@ -57,17 +56,14 @@ def _enqueue(task: t.Any, args: t.Any, kwargs: t.Any, options: dict[str, t.Any])
     if shown is None:
         shown = publish.reprs(app, call.args, call.kwargs, describe.Shown())
     job_id, parent = new_id(), parent_of(app)
-    headers, rare, state = plan.headers, plan.rare, JobState.QUEUED.value
+    headers, state = headers_of(app, plan, parent, call.countdown)
+    rare = plan.rare
     fields = [*plan.fields, "args", f"[{quoted(shown[0])}]", "root_id"]
     if parent:
-        root_id = parent.request.root_id or parent.request.id
-        headers = {**headers, "root_id": root_id, "parent_id": parent.request.id}
-        fields += (root_id, "parent_id", parent.request.id)
+        fields += (headers["root_id"], "parent_id", headers["parent_id"])
     else:
         fields.append(job_id)
     if call.countdown:
-        state = JobState.SCHEDULED.value
-        headers = {**headers, "eta": eta(app, call.countdown)}
         rare = Accepted.rarely(delay=call.countdown, priority=plan.priority)
     values = [plan.name, *shown, node(), app.thread_oid]
     envelope = line(values, headers, plan.properties, f"[{sent[0]}, {sent[1]}")
@@ -92,24 +88,9 @@ def _plan(app: t.Any, task: t.Any, options: dict[str, t.Any]) -> Plan | None:
     place = placed(app, task, options)
     if place is None:
         return None
-    options, queue = place
-    priority = int(options.get("priority") or 0)
     title = describe.title(None, task.name, describe.Shown())
-    return Plan(
-        engine=engine,
-        check=getattr(task, "__header__", None) if task.typing else None,
-        name=task.name,
-        title=title,
-        sensitive=False,
-        queue=queue,
-        priority=priority,
-        rare=Accepted.rarely(priority=priority),
-        ignore_result=options["ignore_result"],
-        headers=headers_of(options),
-        properties={"priority": priority} if priority else {},
-        fields=("task", task.name, "title", title),
-        overhead=0,
-    )
+    fields = ("task", task.name, "title", title)
+    return plan_of(engine, task, *place, title=title, fields=fields)
 
 
 def _engine(app: t.Any) -> PlainEngine | None:

@@ -91,7 +91,7 @@ class OffloadTask(Task):  # type: ignore[misc]
         run = tracing.current_run(self.request.id)
         if run is not None:
             # The attempt counts on the record; the next one starts a new page.
-            self.app.store.patiently(run.tell, tracing.PATIENCE)
+            self.app.store.patiently(run.tell)
         try:
             return super().retry(*args, **options)
         except Reject as error:

@@ -28,7 +28,7 @@ from .stored import line
 if t.TYPE_CHECKING:
     from .app import OffloadCelery
 
-__all__ = ["encoded", "enqueue", "eta", "new_id", "node", "parent_of", "reprs", "simple"]
+__all__ = ["encoded", "enqueue", "headers_of", "new_id", "node", "parent_of", "reprs", "simple"]
 
 #: As kombu encodes a body.
 _encode = JSONEncoder().encode
@@ -121,16 +121,10 @@ def _enqueue(app: OffloadCelery, task: t.Any, plan: Plan, call: Call) -> t.Any |
     running = running_job()
     parent = parent_of(app)
     origin = publish.origin_of(app, running)
-    headers, properties, state = plan.headers, plan.properties, JobState.QUEUED.value
-    if parent:
-        root_id = parent.request.root_id or parent.request.id
-        headers = {**headers, "root_id": root_id, "parent_id": parent.request.id}
-    if countdown:
-        state = JobState.SCHEDULED.value
-        headers = {**headers, "eta": eta(app, countdown)}
+    headers, state = headers_of(app, plan, parent, countdown)
 
     values = [plan.name, *argsrepr, node(), app.thread_oid]
-    envelope = line(values, headers, properties, f"[{sent_args}, {sent_kwargs}")
+    envelope = line(values, headers, plan.properties, f"[{sent_args}, {sent_kwargs}")
     more = [*plan.fields, "title", title]
     if shown_args != "[]":
         more += ("args", shown_args)
@@ -203,7 +197,24 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
-def eta(app: t.Any, countdown: float) -> str:
+def headers_of(
+    app: t.Any, plan: Plan, parent: t.Any, countdown: float
+) -> tuple[dict[str, t.Any], str]:
+    """The headers of a call that are not as usual, and the state that its job begins in.
+
+    :param parent: The task that makes the call, if one does.
+    """
+    headers, state = plan.headers, JobState.QUEUED.value
+    if parent:
+        root_id = parent.request.root_id or parent.request.id
+        headers = {**headers, "root_id": root_id, "parent_id": parent.request.id}
+    if countdown:
+        state = JobState.SCHEDULED.value
+        headers = {**headers, "eta": _eta(app, countdown)}
+    return headers, state
+
+
+def _eta(app: t.Any, countdown: float) -> str:
     """When that is over, as Celery writes it."""
     due = maybe_make_aware(add_seconds_to_datetime(app.now(), countdown), tz=app.timezone)
     return str(due.isoformat())

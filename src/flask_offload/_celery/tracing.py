@@ -44,9 +44,6 @@ __all__ = [
 
 log = logging.getLogger("flask_offload")
 
-#: Seconds for which a worker waits for a server that is away before it gives a job back.
-PATIENCE = 60.0
-
 
 class DeliveriesExhausted(WorkerLostError):  # type: ignore[misc]
     """The job was started ``OFFLOAD_MAX_DELIVERIES`` times, and no worker lived to finish it."""
@@ -162,7 +159,7 @@ class Run:
         pause = 0.002
         while True:
             try:
-                started = self._app.store.patiently(self._start, PATIENCE)
+                started = self._app.store.patiently(self._start)
             except StoreUnavailable as error:
                 raise Reject(error, requeue=True) from error
             if started.verdict != "wait":
@@ -221,7 +218,7 @@ class Run:
             return
         try:
             # Before the result: a job that is over takes no more lines.
-            self._app.store.patiently(self._job.flush, PATIENCE)
+            self._app.store.patiently(self._job.flush)
         except StoreUnavailable:
             log.warning("The last log lines of job %s were not kept.", self.key[0])
 

@@ -19,6 +19,9 @@ if t.TYPE_CHECKING:
 
 __all__ = ["Base"]
 
+#: Seconds for which a worker waits for a server that is away before it gives a job back.
+PATIENCE = 60.0
+
 
 class Base:
     """The server of one namespace.
@@ -95,7 +98,7 @@ class Base:
         """End the enqueues that nobody confirmed in time."""
         self._script("settle", "", limit)
 
-    def patiently(self, call: t.Callable[[], t.Any], limit: float) -> t.Any:
+    def patiently(self, call: t.Callable[[], t.Any], limit: float = PATIENCE) -> t.Any:
         """Repeat ``call`` while the server is away, for at most ``limit`` seconds. For workers."""
         deadline = Deadline.after(limit)
         pause = 0.05

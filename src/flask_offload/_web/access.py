@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 from flask import current_app, has_app_context, has_request_context, request, url_for
 from itsdangerous import BadSignature, Signer
 
+from .._background import MINTED
 from .words import BY_KEY
 
 if t.TYPE_CHECKING:
@@ -26,9 +27,6 @@ OWNER_COOKIE = "offload_owner_"
 KEY_COOKIE = "offload_key"
 TOKEN_FIELD = "offload_token"  # noqa: S105
 YEAR = 365 * 86_400
-#: Where a request keeps the browser id that was made for it. In the environment, as ``g`` is
-#: another one in an app context that the view pushes itself.
-MINTED = "flask_offload.minted"
 
 
 class Access:

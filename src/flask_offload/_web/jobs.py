@@ -7,6 +7,7 @@ import uuid
 
 from flask import Blueprint, Response, redirect, request, send_file
 
+from .._background import RETRY_AFTER
 from .._jobs import JobRecord
 from ..exceptions import JobNotFound
 from . import errors, pages, view
@@ -32,8 +33,6 @@ INLINE = {*PREVIEWS, "text/plain"}
 #: What a file may do. A sandbox keeps a browser's own viewer from showing a PDF; a PDF is no page,
 #: and what runs in it does not run here.
 FILE_POLICY = "default-src 'none'; frame-ancestors 'self'"
-#: Seconds after which a program may ask again.
-POLL_AFTER = 2
 
 
 class JobPages:
@@ -191,7 +190,7 @@ class JobPages:
             job["logs"] = view.log_json(self._control.logs(record.id, max(0, after)))
         response = json_response(job)
         if not record.state.finished:
-            response.headers["Retry-After"] = str(POLL_AFTER)
+            response.headers["Retry-After"] = str(RETRY_AFTER)
         return response
 
     def _page(self, record: JobRecord) -> Response:
