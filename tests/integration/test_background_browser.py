@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import typing as t
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
-from werkzeug.serving import make_server
 
+import servers
 from background import Views
 
 pytest_plugins = ["background_fixtures", "web_fixtures"]
@@ -17,13 +16,8 @@ pytest_plugins = ["background_fixtures", "web_fixtures"]
 @pytest.fixture(scope="module")
 def address(views: Views) -> t.Iterator[str]:
     app = views.make(WTF_CSRF_CHECK_DEFAULT=True)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with servers.web(app) as address:
+        yield address
 
 
 def test_the_page_moves_on_to_the_response(page: Page, views: Views, address: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 import time
 import typing as t
 from pathlib import Path
@@ -15,8 +14,8 @@ import redis
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from flask import Flask
-from werkzeug.serving import make_server
 
+import servers
 import topologies
 from event_stream import stream
 from flask_offload import ConfigError, EnqueueError
@@ -59,18 +58,12 @@ def url_of(way: str) -> t.Iterator[str]:
 
 @contextlib.contextmanager
 def visitor_of(app: Flask) -> t.Iterator[httpx.Client]:
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
-    thread.start()
-    base = f"http://127.0.0.1:{server.server_port}"
     headers = {"Accept": "application/json", "Sec-Fetch-Site": "same-origin"}
-    try:
-        with httpx.Client(base_url=base, headers=headers, timeout=30) as client:
-            yield client
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with (
+        servers.web(app) as base,
+        httpx.Client(base_url=base, headers=headers, timeout=30) as client,
+    ):
+        yield client
 
 
 def web(system: System) -> tuple[Flask, t.Any]:

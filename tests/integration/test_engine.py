@@ -19,12 +19,6 @@ if t.TYPE_CHECKING:
     from conftest import System
 
 
-@pytest.fixture(scope="module", params=servers.KINDS)
-def server(request: pytest.FixtureRequest) -> t.Iterator[servers.Valkey]:
-    with servers.of_kind(request.param) as server:
-        yield server
-
-
 @pytest.fixture
 def system(make_system: t.Callable[..., System], server: servers.Valkey) -> System:
     return make_system(server.url, OFFLOAD_LEASE="2")

@@ -23,12 +23,6 @@ LEASE = 30.0
 THREADS = ("--pool", "threads", "--concurrency")
 
 
-@pytest.fixture(scope="module", params=servers.KINDS)
-def server(request: pytest.FixtureRequest) -> t.Iterator[servers.Valkey]:
-    with servers.of_kind(request.param) as server:
-        yield server
-
-
 @pytest.fixture
 def store(make_system: t.Callable[..., System], server: servers.Valkey) -> Store:
     return store_of(make_system(server.url))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typing as t
 
-from test_store import enqueue, new, server, start, store
+from test_store import enqueue, new, start, store
 
 from flask_offload import JobState
 from flask_offload._store import Store, statistics
 
-__all__ = ["server", "store"]  # fixtures
+__all__ = ["store"]  # a fixture
 
 
 def over(store: Store, job_id: str, state: str) -> None:

@@ -17,12 +17,6 @@ from flask_offload._store import Deadline, Feed, NewJob, Store, StoreUnavailable
 from waiting import wait_until
 
 
-@pytest.fixture(scope="module", params=servers.KINDS)
-def server(request: pytest.FixtureRequest) -> t.Iterator[servers.Valkey]:
-    with servers.of_kind(request.param) as server:
-        yield server
-
-
 @pytest.fixture
 def store(server: servers.Valkey) -> t.Iterator[Store]:
     settings = Settings(
