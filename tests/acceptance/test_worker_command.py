@@ -32,7 +32,7 @@ SHOP = """
 import gc, os, random, time, uuid
 
 import sample
-from flask_offload._celery.light import LightRequest
+from flask_offload._celery.lane.light import LightRequest
 
 app = sample.create_app()
 celery = app.extensions["offload"].celery

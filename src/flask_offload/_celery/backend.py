@@ -18,13 +18,13 @@ from .._store import Finished, StoreUnavailable
 from ..exceptions import ResultTooLarge, UserError
 from . import shortcut
 from .engine import refused
-from .light import current_light
+from .lane.light import current_light
 from .plain import store_of
 from .sentinel import StoreConnections
 from .tracing import DeliveriesExhausted, attempt, current_run, fence
 
 if t.TYPE_CHECKING:
-    from .light import LightRequest
+    from .lane.light import LightRequest
     from .tracing import Run
 
 __all__ = ["OffloadBackend"]

@@ -18,14 +18,14 @@ import weakref
 from datetime import UTC, datetime
 
 from .._store import Delivery, Fetched, Finished, Store, StoreUnavailable
-from .commits import Commits
 from .intake import Intake
+from .lane.commits import Commits
 from .message import AT_ONCE, Message, delivered
 from .message import tag as tag_of
 
 if t.TYPE_CHECKING:
     from .._config import Settings
-    from .lane import Lane
+    from .lane.base import Lane
 
 __all__ = ["Engine", "refused"]
 

@@ -20,11 +20,11 @@ from kombu.utils.json import loads
 from redis.exceptions import OutOfMemoryError
 
 from .._store import StoreUnavailable
-from . import prefork as prefork
 from . import stock
-from . import threads as threads
 from .engine import Engine
-from .lane import Lane
+from .lane import prefork as prefork
+from .lane import threads as threads
+from .lane.base import Lane
 from .message import Message, is_task
 from .plain import engine_of
 from .poller import Poller

@@ -22,10 +22,10 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.loaders.base import BaseLoader
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY
 
-from .backend import OffloadBackend
-from .ownlines import shown
-from .task import OffloadTask
-from .tracing import Run
+from ..backend import OffloadBackend
+from ..ownlines import shown
+from ..task import OffloadTask
+from ..tracing import Run
 
 if t.TYPE_CHECKING:
     from celery.app.task import Context

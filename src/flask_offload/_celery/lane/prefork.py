@@ -1,7 +1,7 @@
 """The lane of a prefork pool: its worker fetches many jobs, and its processes get them in bundles.
 
 The worker keeps what waits, so that a process which has nothing to do gets the next at once, and so
-that what waits too long can be given back; see :mod:`.lane`. All of this is in the thread of its
+that what waits too long can be given back; see :mod:`.base`. All of this is in the thread of its
 event loop.
 """
 
@@ -18,14 +18,14 @@ from celery.concurrency import prefork
 from celery.concurrency.asynpool import SCHED_STRATEGY_FAIR, AsynPool
 from celery.worker import state as worker_state
 
-from .._store import StoreUnavailable
+from ..._store import StoreUnavailable
+from .base import SHARE, STUCK, Lane
 from .bundles import run, slots
-from .lane import SHARE, STUCK, Lane
 from .pooled import Bundle, PooledRequest
 
 if t.TYPE_CHECKING:
-    from .engine import Engine
-    from .message import Message
+    from ..engine import Engine
+    from ..message import Message
 
 __all__ = ["PreforkLane"]
 

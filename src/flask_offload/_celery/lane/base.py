@@ -1,15 +1,4 @@
-"""The lane: jobs go from the line straight to the pool of a worker, many at a time.
-
-The message of kombu, and a round trip for each, do nothing for a plain job but cost time. The lane
-fetches jobs in batches, each with a request that Celery's commands, events, logs and signals see as
-any other. What is not plain takes Celery's way.
-
-How the jobs are run is the matter of each kind of pool: :mod:`.inprocess`, :mod:`.threads`,
-:mod:`.prefork`.
-
-A batch holds no job hostage: what may wait behind others is measured, and what waits too long all
-the same is given back.
-"""
+"""What the lanes of all pools have in common."""
 
 from __future__ import annotations
 
@@ -25,15 +14,15 @@ from celery import signals
 from celery.app import trace
 from celery.worker import state as worker_state
 
-from .._store import Delivery, StoreUnavailable
+from ..._store import Delivery, StoreUnavailable
+from ..message import Message, tag
+from ..stored import parts
 from .costs import Costs
 from .light import LightRequest, Unfit
-from .message import Message, tag
-from .stored import parts
 
 if t.TYPE_CHECKING:
-    from .._store import Fetched, Store
-    from .engine import Engine
+    from ..._store import Fetched, Store
+    from ..engine import Engine
     from .pickup import Pickup
 
 __all__ = ["SHARE", "STUCK", "Lane"]

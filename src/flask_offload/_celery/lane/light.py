@@ -12,14 +12,14 @@ from celery.worker import state as worker_state
 from celery.worker.request import Request
 from kombu.utils import json as kombu_json
 
-from .message import AT_ONCE, ETA, FENCE
-from .request import OffloadRequest
-from .stored import LISTED, USUAL
+from ..message import AT_ONCE, ETA, FENCE
+from ..request import OffloadRequest
+from ..stored import LISTED, USUAL
 
 if t.TYPE_CHECKING:
-    from .._store import Delivery, Finished
-    from .engine import Engine
-    from .stored import Parts
+    from ..._store import Delivery, Finished
+    from ..engine import Engine
+    from ..stored import Parts
 
 __all__ = ["LightRequest", "Unfit", "current_light"]
 

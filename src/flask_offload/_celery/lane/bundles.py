@@ -22,13 +22,13 @@ from billiard.pool import MaybeEncodingError
 from celery import signals
 from celery.app import trace
 
+from ..engine import refused
 from . import short
 from .commits import SOON, Commits
-from .engine import refused
 from .light import LightRequest, _current
 
 if t.TYPE_CHECKING:
-    from .._store import Finished
+    from ..._store import Finished
 
 __all__ = ["RAISED", "Job", "Outcome", "Tickets", "run", "slots"]
 

@@ -11,13 +11,13 @@ from contextlib import suppress
 
 from celery.worker import state as worker_state
 
-from .._store import StoreUnavailable
+from ..._store import StoreUnavailable
 from . import short
-from .lane import SHARE, Lane
+from .base import SHARE, Lane
 from .light import LightRequest, _current
 
 if t.TYPE_CHECKING:
-    from .engine import Engine
+    from ..engine import Engine
 
 __all__ = ["InProcessLane", "SoloLane"]
 

@@ -9,11 +9,11 @@ from contextlib import suppress
 
 from celery.worker import state as worker_state
 
-from .._store import StoreUnavailable
+from ..._store import StoreUnavailable
+from ..message import AT_ONCE
 from .bundles import RAISED, Job, Outcome, slots
 from .commits import SOON
 from .light import LightRequest
-from .message import AT_ONCE
 
 if t.TYPE_CHECKING:
     from .prefork import PreforkLane

@@ -12,7 +12,7 @@ import time
 import typing as t
 from collections import deque
 
-from .._store import Finished, Store, StoreUnavailable
+from ..._store import Finished, Store, StoreUnavailable
 
 __all__ = ["Commits"]
 

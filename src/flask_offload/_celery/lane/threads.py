@@ -7,13 +7,13 @@ import typing as t
 from celery import signals
 from celery.concurrency import solo, thread
 
-from . import logfile, ownlines
+from .. import logfile, ownlines
+from .base import SHARE
 from .inprocess import InProcessLane, SoloLane
-from .lane import SHARE
 from .pickup import Pickup
 
 if t.TYPE_CHECKING:
-    from .engine import Engine
+    from ..engine import Engine
 
 __all__ = ["ThreadsLane"]
 

@@ -12,11 +12,11 @@ import threading
 import time
 import typing as t
 
-from .._store import Bell, StoreUnavailable
+from ..._store import Bell, StoreUnavailable
 
 if t.TYPE_CHECKING:
-    from .._store import Fetched
-    from .message import Message
+    from ..._store import Fetched
+    from ..message import Message
     from .threads import ThreadsLane
 
 __all__ = ["Pickup", "Source"]
