@@ -97,8 +97,8 @@ def test_short_way_is_celerys(seen: t.Callable[..., Seen]) -> None:
     assert lines[0] == lines[1]
     assert len(lines[0]) > 2 * len(CALLS)
     # The way is told by the traceback.
-    assert "_celery/short.py" in short_log
-    assert "_celery/short.py" not in long_log
+    assert "_celery/lane/short.py" in short_log
+    assert "_celery/lane/short.py" not in long_log
 
 
 def _told(log: str) -> list[str]:
