@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import APIResponse, BrowserContext, Page, Route, expect
 
 from flask_offload import JobState
 from page_app import Pages
@@ -117,6 +117,27 @@ def test_a_process_ends_at_once(own_pages: Pages, page: Page) -> None:
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("dialog")).to_contain_text("It ends at once.")
     page.get_by_role("button", name="Stop it").click()
+    expect(part(page, "text")).to_contain_text("Stopped by you at")
+
+
+def test_an_answer_that_is_overtaken(pages: Pages, page: Page) -> None:
+    start(pages, page, "hold", seconds=30)
+    expect(part(page, "word")).to_have_text("Working")
+    held: list[tuple[Route, APIResponse]] = []
+    page.route("**/cancel", lambda route: held.append((route, route.fetch())))
+    page.evaluate(
+        """() => {
+            const live = document.querySelector("offload-job");
+            window.sent = live.send(live.part("stop"));
+        }"""
+    )
+    # The stream tells the end before the answer comes, which says that it is about to stop.
+    expect(part(page, "text")).to_contain_text("Stopped by you at")
+    ((route, answer),) = held
+    assert answer.json()["state"] == "running"
+    route.fulfill(response=answer)
+    page.evaluate("() => window.sent")
+    expect(part(page, "word")).to_have_text("Stopped")
     expect(part(page, "text")).to_contain_text("Stopped by you at")
 
 

@@ -43,7 +43,7 @@ def test_a_picture_and_a_file_beside_it(pages: Pages, page: Page) -> None:
     start(pages, page, "draw")
     picture = part(page, "result").locator("img")
     expect(picture).to_have_attribute("alt", "picture.png")
-    page.wait_for_function("document.querySelector('.offload-image').naturalWidth === 320")
+    expect(picture).to_have_js_property("naturalWidth", 320)
     expect(part(page, "files").locator("li")).to_have_text(["numbers.csv 8 bytes"])
 
 

@@ -68,7 +68,6 @@ def test_a_connection_that_is_lost_is_said_to_be(
 
 def test_a_hidden_tab_holds_no_stream(site: Site, page: Page) -> None:
     job_id = open_job(site, page)
-    page.wait_for_function("performance.getEntriesByType('resource').length > 0")
     wait_until(lambda: streams_held(site) == 1)
     hide = """hidden => {
         Object.defineProperty(document, "hidden", {value: hidden, configurable: true});

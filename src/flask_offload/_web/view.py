@@ -109,6 +109,9 @@ def job_json(
         Of a background view that is over: its response, where the page moves on to; else null.
     ``now``
         The time of the answer.
+    ``version``
+        Of what is told of the job; of two answers, the one with the greater pair of numbers is
+        the newer.
     ``view``
         What our own page needs on top. It may change in any release.
     """
@@ -159,6 +162,7 @@ def job_json(
         "retry_url": links.to("/retry") if seen.repeatable else None,
         "response_url": response_url(record, links),
         "now": iso(now),
+        "version": record.event_id,
         "view": {
             "heading": words.heading(record),
             "word": words.word(record),

@@ -18,8 +18,8 @@ if t.TYPE_CHECKING:
 
 __all__ = ["JobWatch", "ListWatch", "seen_of"]
 
-#: Fields that change by themselves; the page counts on its own.
-CLOCKWORK = frozenset({"now", "text"})
+#: Fields that change by themselves; the page counts on its own, and a version shows nothing.
+CLOCKWORK = frozenset({"now", "text", "version"})
 
 
 def seen_of(control: Control) -> t.Callable[[JobRecord], Seen]:

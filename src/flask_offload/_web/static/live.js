@@ -20,6 +20,7 @@ export class Live extends HTMLElement {
   #polledSince = 0;
   #failing = false;
   #known = new Map();
+  #versions = new Map();
 
   async connectedCallback() {
     if (!(await this.prepare()) || !this.isConnected || this.#clock) return;
@@ -177,10 +178,18 @@ export class Live extends HTMLElement {
     return response.json();
   }
 
+  // The answer to a press comes on another connection than the stream, which may have told the end
+  // of the job meanwhile: what is older than what is shown must not take its place.
   #show(job) {
+    const shown = this.#versions.get(job.id);
+    if (shown !== undefined && isOlder(job.version, shown)) return this.showLate(job);
+    this.#versions.set(job.id, job.version);
     setClock(job.now);
     this.show(job);
   }
+
+  // Takes from an overtaken answer what no later one repeats.
+  showLate() {}
 
   // Reads one job; whether anything is new.
   async read(url, id) {
@@ -206,4 +215,11 @@ export class Live extends HTMLElement {
       form.submit();
     }
   }
+}
+
+// Versions are the ids of events: milliseconds, and a number within one.
+function isOlder(version, than) {
+  const [ms, number] = version.split("-").map(Number);
+  const [thanMs, thanNumber] = than.split("-").map(Number);
+  return ms === thanMs ? number < thanNumber : ms < thanMs;
 }

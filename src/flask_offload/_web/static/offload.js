@@ -100,6 +100,10 @@ class OffloadJob extends Live {
     this.dispatchEvent(new CustomEvent("offload-done", { bubbles: true, detail: job }));
   }
 
+  showLate(job) {
+    this.#log?.add(job.logs ?? []);
+  }
+
   // To what a background view has answered. A download leaves the page as it is, with a link to
   // have it again; a page of the developer's is not left.
   #moveOn(job) {
