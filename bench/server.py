@@ -64,23 +64,30 @@ class Server:
             port = str(probe.getsockname()[1])
         self.url = f"redis://127.0.0.1:{port}/0"
         self.options = {k: v for k, v in OPTIONS.items() if k not in NOT_HERE} | OTHER
-        command = [
+        self._data = self.folder / "data"
+        self._command = [
             os.environ.get("BENCH_SERVER") or find_binary(),
             "--port",
             port,
             "--dir",
-            str(self.folder),
+            str(self._data),
         ]
         for name, value in self.options.items():
-            command += [f"--{name}", value]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+            self._command += [f"--{name}", value]
         self.client: redis.Redis = redis.Redis.from_url(self.url)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self._data.mkdir()
+        command = self._command
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + 10
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
                 self.stop()
                 raise SystemExit(f"The server did not start: {' '.join(command)}")
-            time.sleep(0.05)
+            time.sleep(0.01)
 
     def _answers(self) -> bool:
         with contextlib.suppress(redis.ConnectionError):
@@ -94,17 +101,19 @@ class Server:
         return f"{name} {info.get(f'{name}_version', info['redis_version'])}"
 
     def reset(self) -> None:
-        """Empty it, its append-only file too, so that no round pays for the one before."""
-        self.client.flushall()
-        with contextlib.suppress(redis.ResponseError):  # one is under way
-            self.client.bgrewriteaof()
-        deadline = time.monotonic() + 60
-        while self._persistence()["aof_rewrite_in_progress"] and time.monotonic() < deadline:
-            time.sleep(0.05)
+        """Start it anew, with nothing in it, so that no round pays for the one before.
 
-    def _persistence(self) -> dict[str, t.Any]:
-        found: dict[str, t.Any] = self.client.info("persistence")
-        return found
+        To empty it would not do: its heap stays in pieces, and each round takes a little longer.
+        """
+        self._end()
+        shutil.rmtree(self._data)
+        self._start()
+
+    def _end(self) -> None:
+        self.client.connection_pool.disconnect()
+        if self._process:
+            self._process.kill()
+            self._process.wait()
 
     def read(self) -> Reading:
         info: dict[str, t.Any] = self.client.info("everything")
@@ -118,6 +127,5 @@ class Server:
         return Reading(calls, info["total_reads_processed"], cpu, info["used_memory"])
 
     def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._end()
         shutil.rmtree(self.folder, ignore_errors=True)
