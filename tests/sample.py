@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import signal
 import time
@@ -108,6 +109,17 @@ def declare(offload: Offload) -> None:
     def die(ledger: str) -> None:
         note(ledger, "start")
         os.kill(os.getpid(), signal.SIGKILL)
+
+    @offload.task
+    def fork() -> None:
+        child = os.fork()
+        if child == 0:
+            try:
+                # What an interpreter does at its end.
+                atexit._run_exitfuncs()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
 
     @offload.task
     def leave(ledger: str) -> None:

@@ -172,3 +172,23 @@ def test_a_person_who_looks_sees_the_same(system: System) -> None:
     wait_until(lambda: f"Task sample.sleep[{job.id}] succeeded in" in worker.text)
     assert f"Task sample.sleep[{job.id}] received" in worker.text
     assert celery.AsyncResult(job.id).info == "slept"
+
+
+@POOLS
+def test_forked_child_that_ends_gives_back_nothing_of_its_parents(
+    system: System, tmp_path: Path, pool: str
+) -> None:
+    tasks = tasks_of(system)
+    fork, add = tasks["sample.fork"], tasks["sample.add"]
+    worker = system.worker("--pool", pool, "--concurrency", "1")
+    for name in (add, fork):
+        for job in name.enqueue_many([(1,) if name is add else ()] * 20):
+            job.get(timeout=20)
+    with add.app.engine.together():
+        jobs = [
+            task.delay(*args) for _ in range(10) for task, args in ((fork, ()), *[(add, (1,))] * 20)
+        ]
+    for job in jobs:
+        job.get(timeout=20)
+    assert {job.record.starts for job in jobs} == {1}, worker.text
+    assert "another worker's by now" not in worker.text

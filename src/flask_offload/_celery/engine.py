@@ -253,6 +253,8 @@ _instances: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for engine in list(_instances):
+        if engine.lane is not None:
+            engine.lane.disown()
         engine._reset()
 
 

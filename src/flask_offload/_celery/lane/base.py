@@ -193,6 +193,10 @@ class Lane:
         if self.pickup is not None:
             self.pickup.stop()
 
+    def disown(self) -> None:
+        """Forget what waits, in a forked child: it is its parent's, which goes on to start it."""
+        self._waiting.clear()
+
     def end(self) -> None:
         """The last that the process does: what its pool did not get to goes back."""
         self.stop()
