@@ -10,35 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from bundles import ONE, bundle_with_a_slow_one, children, tasks_of, words
 from flask_offload import JobState
 from waiting import wait_until
 
 if t.TYPE_CHECKING:
     import servers
     from conftest import System
-
-ONE = ("--pool", "prefork", "--concurrency", "1")
-
-
-def words(ledger: Path) -> list[str]:
-    return ledger.read_text().split() if ledger.exists() else []
-
-
-def tasks_of(system: System) -> dict[str, t.Any]:
-    return t.cast("dict[str, t.Any]", system.app().extensions["offload"].celery.tasks)
-
-
-def bundle_with_a_slow_one(
-    sleep: t.Any, ledger: Path, before: int = 0
-) -> tuple[t.Any, list[t.Any]]:
-    """Of a task that is known to be quick, so that one process gets several; then one is slow."""
-    for job in sleep.enqueue_many([(0,)] * 60):
-        job.get(timeout=20)
-    quick = [(0, str(ledger))] * 30
-    jobs = sleep.enqueue_many([*quick[:before], (5, str(ledger) + ".slow"), *quick[before:]])
-    slow = jobs.pop(before)
-    wait_until(lambda: words(Path(f"{ledger}.slow")) == ["start"])
-    return slow, jobs
 
 
 def test_what_waits_in_a_stuck_process_goes_to_another_worker(
@@ -96,10 +74,6 @@ def test_only_the_job_of_a_killed_process_runs_again(system: System, tmp_path: P
     assert words(Path(f"{tmp_path}/ledger.slow")) == ["start", "start", "end"]
     assert {job.record.starts for job in rest} == {1}
     assert words(tmp_path / "ledger").count("start") == len(rest)
-
-
-def children(pid: int) -> list[int]:
-    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_cancel_stops_one_job_of_many(system: System, tmp_path: Path) -> None:
