@@ -48,6 +48,8 @@ class PreforkLane(Lane):
         self._out: list[Bundle] = []
         self._slots = list(range(len(slots)))
         self._watching: t.Any = None
+        # To shrink, Celery ends processes that have not said yet that they were given something.
+        self._pool._pool._worker_active = self._has_work
 
     # -- what fits
 
@@ -69,6 +71,9 @@ class PreforkLane(Lane):
             int(self._semaphore.value),
             len(pool._all_inqueues) - len(pool._busy_workers) - len(pool.outbound_buffer),
         )
+
+    def _has_work(self, process: t.Any) -> bool:
+        return process.inqW_fd in self._pool._pool._busy_workers
 
     @property
     def _quick(self) -> int:
