@@ -110,13 +110,15 @@ def test_queue_that_is_cancelled_and_added_again(system: System, tmp_path: Path)
 
 
 def test_rate_that_is_limited_while_bundles_run(system: System, tmp_path: Path) -> None:
-    system.worker(*TWO)
+    worker = system.worker(*TWO)
     many = Many(system, tmp_path / "ledger")
     many.add(COUNT)
     many.wait_for_start(COUNT // 6)
-    many.control.rate_limit("sample.note", "20/s", reply=True, limit=1, timeout=5)
-    # What a process has is still run.
-    wait_until(lambda before=many.started: many.started < before + 10, 20, 0.1)  # type: ignore[misc]
+    many.control.rate_limit("sample.note", "100/s", reply=True, limit=1, timeout=5)
+    # What waited in the lane is still run. For its turn waits no more than the worker prefetches.
+    many.check_nothing_is_held()
+    many.wait_for_start(many.started + 3)
+    assert worker.text.count("] received") - many.started <= 2 * 4
     assert many.started < COUNT
     many.control.rate_limit("sample.note", None, reply=True, limit=1, timeout=5)
     many.check()

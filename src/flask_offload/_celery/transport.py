@@ -19,6 +19,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from redis.exceptions import OutOfMemoryError
 
+from .._store import StoreUnavailable
 from . import stock
 from .engine import Engine
 from .lane import prefork as prefork
@@ -224,8 +225,15 @@ class Channel(stock.Channel):
             messages = lane.fetch(queues, room, lane.free(t.cast("QoS", self.qos).in_hand))
         if messages:
             self._queue_cycle.rotate(messages[0][1])
-        for message, queue in messages:
+        for message, queue in messages[:room]:
             self._hand_over(message, queue)
+        for message, _ in messages[room:]:
+            # The server took their task for quick. Its rate was limited a moment ago, and they
+            # would wait here for as long as that takes.
+            with suppress(StoreUnavailable):  # their leases will run out
+                self.engine.release(
+                    message["properties"]["delivery_tag"], forgive=True, in_pool=True
+                )
         self._look_when_due(self.engine.due_in)
         return (lane is not None and lane.go()) or bool(messages)
 
