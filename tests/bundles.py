@@ -61,6 +61,7 @@ class Many:
     def __init__(self, system: System, ledger: Path) -> None:
         self._note = tasks_of(system)["sample.note"]
         self._ledger = ledger
+        self._store = self._note.app.store
         self.control = self._note.app.control
         self.jobs: list[t.Any] = []
         self._checked = 0
@@ -83,11 +84,13 @@ class Many:
     def check(self) -> None:
         """That all have run once, and that their records say so."""
         self.wait_for_start(len(self.jobs))
-        ends = Counter[tuple[str, int]]()
-        for job in self.jobs[self._checked :]:
-            record = wait_until(lambda job=job: finished(job), 30)  # type: ignore[misc]
-            ends[record.state, record.starts] += 1
-        assert set(ends) == {(JobState.SUCCEEDED, 1)}
+        ids = [job.id for job in self.jobs[self._checked :]]
+
+        def ends() -> Counter[tuple[str, int]]:
+            return Counter((record.state, record.starts) for record in self._store.get_many(ids))
+
+        expected = {(JobState.SUCCEEDED, 1): len(ids)}
+        wait_until(lambda: ends() == expected, 30, 0.2, lambda: f"{ends()}")
         assert Counter(words(self._ledger)) == Counter(f"n{n}" for n in range(len(self.jobs)))
         self._checked = len(self.jobs)
 
