@@ -253,7 +253,8 @@ class OffloadBackend(StoreConnections):
 
 
 def _redelivered(request: t.Any) -> bool:
-    return fence(request) > 1 or bool((request.delivery_info or {}).get("redelivered"))
+    info = getattr(request, "delivery_info", None) or {}
+    return fence(request) > 1 or bool(info.get("redelivered"))
 
 
 def _outcome(result: t.Any) -> tuple[str, dict[str, str]]:
