@@ -240,13 +240,14 @@ class PreforkLane(Lane):
 
     def _take_unstarted(self) -> None:
         """Take back what no process has started, as far as that can be known."""
+        pool: AsynPool | None = self._pool._pool
         for bundle in list(self._out):
             if bundle.started:
                 bundle.look()
                 bundle.keep()
             else:
-                with suppress(ValueError):
-                    self._pool._pool.outbound_buffer.remove(bundle.result)
+                if pool is not None and bundle.result in pool.outbound_buffer:
+                    pool.outbound_buffer.remove(bundle.result)
                 bundle.result.discard()
                 self.over(bundle)
                 self.take_back(bundle.lights)
