@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import threading
 import time
 import typing as t
 import zlib
@@ -14,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flask import Flask, redirect, render_template_string, request
-from werkzeug.serving import make_server
 
 import servers
 from flask_offload import Offload, UserError, current_job
@@ -199,18 +197,8 @@ class Pages:
 
     @contextmanager
     def served(self, app: t.Any = None, port: int = 0) -> Iterator[str]:
-        server = make_server("127.0.0.1", port, app or self.app, threaded=True)
-        server.daemon_threads = True
-        server.block_on_close = False
-        thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
-        thread.start()
-        self.url = f"http://127.0.0.1:{server.server_port}"
-        try:
+        with servers.web(app or self.app, port=port) as self.url:
             yield self.url
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
 if "OFFLOAD_NAMESPACE" in os.environ:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import typing as t
 
 import pytest
@@ -12,13 +11,10 @@ from flask import Flask
 import servers
 from flask_offload import EnqueueError, NotSerializable, Offload, PayloadTooLarge
 from flask_offload._celery import template
-from flask_offload._celery.message import delivered
+from ways import Both
 
 if t.TYPE_CHECKING:
     from conftest import System
-
-#: What differs from one call to the next.
-OWN = {"created_at", "due_at", "place", "event_id", "envelope"}
 
 
 @pytest.fixture
@@ -48,70 +44,13 @@ def declare(celery: t.Any) -> None:
     def of_celery(a: int = 0) -> None: ...
 
 
-class Both:
-    """Makes each call on both ways, and tells what came of it."""
-
-    def __init__(self, app: Flask, patch: pytest.MonkeyPatch) -> None:
-        self.celery = app.extensions["offload"].celery
-        self.store = self.celery.store
-        self._patch = patch
-        self.short = 0
-
-    def __call__(self, call: t.Callable[[], t.Any]) -> tuple[t.Any, t.Any]:
-        took: list[bool] = []
-        enqueue = template.enqueue
-
-        def watched(*args: t.Any) -> t.Any:
-            job = enqueue(*args)
-            took.append(job is not None)
-            return job
-
-        with self._patch.context() as patch:
-            patch.setattr(template, "enqueue", watched)
-            first = self.outcome(call)
-        self.short += any(took)
-        with self._patch.context() as patch:
-            patch.setattr(template, "enqueue", lambda *args: None)
-            second = self.outcome(call)
-        return first, second
-
-    def outcome(self, call: t.Callable[[], t.Any]) -> t.Any:
-        try:
-            job = call()
-        except Exception as error:
-            return type(error), str(error)
-        record = self.store.call("HGETALL", self.store.keys.job(job.id))
-        kept = {name: value for name, value in record.items() if name not in OWN}
-        scheduled = self.store.call("ZSCORE", f"{self.store.keys.prefix}scheduled", job.id)
-        if scheduled is None:
-            message = self.message(record["queue"], job.id)
-        else:
-            due = float(scheduled) - float(record["created_at"])
-            kept["due in"] = round(due, 2)
-            message = self.message_of(job.id, record["envelope"], record["queue"])
-            headers = message["headers"]
-            assert headers["offload_eta"][:4].isdecimal()
-            headers["offload_eta"] = len(headers["offload_eta"])
-        text = json.dumps(message, sort_keys=True).replace(job.id, "<id>")
-        result = type(job), job.ignored, job.backend is self.celery.backend, job.parent
-        self.store.call("DEL", f"{self.store.keys.prefix}queue:{record['queue']}")
-        return json.loads(json.dumps(kept).replace(job.id, "<id>")), json.loads(text), result
-
-    def message(self, queue: str, job_id: str) -> t.Any:
-        line = f"{self.store.keys.prefix}queue:{queue}"
-        assert self.store.call("ZRANGE", line, 0, -1) == [job_id]
-        envelope = self.store.call("HGET", self.store.keys.job(job_id), "envelope")
-        return self.message_of(job_id, envelope, queue)
-
-    def message_of(self, job_id: str, envelope: str, queue: str) -> t.Any:
-        from flask_offload._store import Delivery
-
-        return delivered(Delivery(job_id=job_id, fence=1, queue=queue, envelope=envelope))
+def both_of(app: Flask, patch: pytest.MonkeyPatch) -> Both:
+    return Both(app.extensions["offload"].celery, (template, "enqueue"), patch)
 
 
 @pytest.fixture
 def both(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Both:
-    return Both(app, monkeypatch)
+    return both_of(app, monkeypatch)
 
 
 ARGUMENTS: list[tuple[str, tuple[t.Any, ...], dict[str, t.Any]]] = [
@@ -312,7 +251,7 @@ def test_routes_and_methods_of_the_user(valkey: servers.Valkey) -> None:
     def based(*args: t.Any) -> None: ...
 
     with pytest.MonkeyPatch.context() as patch:
-        both = Both(app, patch)
+        both = both_of(app, patch)
         short, long = both(lambda: celery.tasks["t.plain"].delay(1))
         assert short == long
         assert (short[0]["queue"], both.short) == ("routed", 1)

@@ -3,7 +3,6 @@ message, result, error."""
 
 from __future__ import annotations
 
-import json
 import secrets
 import typing as t
 from pathlib import Path
@@ -19,24 +18,18 @@ from kombu.exceptions import OperationalError
 import plain_app
 import servers
 from flask_offload._celery import shortcut
-from flask_offload._celery.message import delivered
-from flask_offload._celery.plain import PUBLISH
-from flask_offload._store import Delivery
-
-#: What differs from one call to the next.
-OWN = {"created_at", "due_at", "place", "event_id", "envelope"}
+from ways import Both
 
 
 def anything(*args: t.Any, **kwargs: t.Any) -> None: ...
 
 
-class Both:
-    """Makes each call on both ways, and tells what came of it."""
+class BothPlain(Both):
+    """Of an app with some tasks."""
 
     def __init__(self, url: str, patch: pytest.MonkeyPatch, **config: t.Any) -> None:
         self.app = plain_app.create_app(url, f"p{secrets.token_hex(4)}", **config)
-        self._patch = patch
-        self.short = 0
+        super().__init__(self.app, (shortcut, "_enqueue"), patch)
 
         self.app.task(name="t.any", shared=False)(anything)
 
@@ -54,55 +47,15 @@ class Both:
     def task(self, name: str) -> t.Any:
         return self.app.tasks[f"t.{name}"]
 
-    def __call__(self, call: t.Callable[[], t.Any]) -> tuple[t.Any, t.Any]:
-        took: list[bool] = []
-        enqueue = shortcut._enqueue
-
-        def watched(*args: t.Any) -> t.Any:
-            result = enqueue(*args)
-            took.append(result is not None)
-            return result
-
-        with self._patch.context() as patch:
-            patch.setattr(shortcut, "_enqueue", watched)
-            first = self.outcome(call)
-        self.short += any(took)
-        with self._patch.context() as patch:
-            patch.setattr(shortcut, "_enqueue", lambda *args: None)
-            second = self.outcome(call)
-        return first, second
-
-    def outcome(self, call: t.Callable[[], t.Any]) -> t.Any:
-        try:
-            result = call()
-        except Exception as error:
-            return type(error), str(error)
-        store = self.app.backend.store
-        record = store.call("HGETALL", store.keys.job(result.id))
-        line, envelope = store.keys.queue(record["queue"]), record["envelope"]
-        kept = {name: value for name, value in record.items() if name not in OWN}
-        due = store.call("ZSCORE", f"{store.keys.prefix}scheduled", result.id)
-        kept["waits"] = store.call("ZSCORE", line, result.id) is not None
-        if due is not None:
-            kept["due in"] = round(float(due) - float(record["created_at"]), 1)
-        message = delivered(Delivery(result.id, 1, record["queue"], envelope))
-        message["properties"].pop(PUBLISH, None)
-        if eta := message["headers"].pop("offload_eta", None):
-            assert eta[:4].isdecimal()
-            message["headers"]["offload_eta"] = len(eta)
-        known = type(result), result.ignored, result.backend is self.app.backend, result.parent
-        text = json.dumps([kept, message], sort_keys=True).replace(result.id, "<id>")
-        return *json.loads(text), known
-
 
 @pytest.fixture
 def make(
     valkey: servers.Valkey, monkeypatch: pytest.MonkeyPatch
-) -> t.Iterator[t.Callable[..., Both]]:
-    made: list[Both] = []
+) -> t.Iterator[t.Callable[..., BothPlain]]:
+    made: list[BothPlain] = []
 
-    def make(**config: t.Any) -> Both:
-        made.append(Both(valkey.url, monkeypatch, **config))
+    def make(**config: t.Any) -> BothPlain:
+        made.append(BothPlain(valkey.url, monkeypatch, **config))
         return made[-1]
 
     yield make
@@ -111,7 +64,7 @@ def make(
 
 
 @pytest.fixture
-def both(make: t.Callable[..., Both]) -> Both:
+def both(make: t.Callable[..., BothPlain]) -> BothPlain:
     return make()
 
 
@@ -139,7 +92,7 @@ OPTIONS: list[dict[str, t.Any]] = [
 
 
 @pytest.mark.parametrize(("name", "args", "kwargs"), ARGUMENTS)
-def test_arguments(both: Both, name: str, args: t.Any, kwargs: t.Any) -> None:
+def test_arguments(both: BothPlain, name: str, args: t.Any, kwargs: t.Any) -> None:
     short, long = both(lambda: both.task(name).apply_async(args, kwargs))
     assert short == long
     assert isinstance(short[1], dict)
@@ -148,7 +101,7 @@ def test_arguments(both: Both, name: str, args: t.Any, kwargs: t.Any) -> None:
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", ["any", "set"])
-def test_options(both: Both, name: str, options: dict[str, t.Any]) -> None:
+def test_options(both: BothPlain, name: str, options: dict[str, t.Any]) -> None:
     short, long = both(lambda: both.task(name).apply_async((1,), **options))
     assert short == long
     assert isinstance(short[1], dict)
@@ -163,7 +116,7 @@ def test_options(both: Both, name: str, options: dict[str, t.Any]) -> None:
         {"serializer": "yaml"}, {"link": "t.any"}, {"no": "such"}, {"exchange": "other"},
     ],
 )  # fmt: skip
-def test_other_options_take_the_long_way(both: Both, options: t.Any) -> None:
+def test_other_options_take_the_long_way(both: BothPlain, options: t.Any) -> None:
     short, long = both(lambda: both.task("any").apply_async((1,), **options))
     if options.keys() & {"expires", "countdown"} and len(short) == 3:  # the message tells the time
         assert short[0] == long[0]
@@ -176,13 +129,13 @@ def test_other_options_take_the_long_way(both: Both, options: t.Any) -> None:
     ("args", "kwargs"),
     [((1, 2, 3), {}), ((), {"c": 1}), ((object(),), {}), ("text", {}), ((), [1])],
 )
-def test_errors(both: Both, args: t.Any, kwargs: t.Any) -> None:
+def test_errors(both: BothPlain, args: t.Any, kwargs: t.Any) -> None:
     short, long = both(lambda: both.task("two").apply_async(args, kwargs))
     assert short == long
     assert issubclass(short[0], Exception)
 
 
-def test_in_a_task(both: Both) -> None:
+def test_in_a_task(both: BothPlain) -> None:
     """As a worker calls it, up to the place where the call returns."""
     outer = both.task("two")
     outer.push_request(id="outer", root_id="root", children=[], called_directly=False)
@@ -198,13 +151,13 @@ def test_in_a_task(both: Both) -> None:
     assert (both.short, children) == (1, 2)
 
 
-def test_an_id_of_the_callers_may_be_used_again(both: Both) -> None:
+def test_an_id_of_the_callers_may_be_used_again(both: BothPlain) -> None:
     short, long = both(lambda: both.task("any").apply_async((1,), task_id="mine"))
     assert short == long
     assert both.short == 0
 
 
-def test_publish_signals_are_sent(both: Both) -> None:
+def test_publish_signals_are_sent(both: BothPlain) -> None:
     heard: list[t.Any] = []
 
     def listen(sender: t.Any = None, **_: t.Any) -> None:
@@ -219,7 +172,7 @@ def test_publish_signals_are_sent(both: Both) -> None:
     assert both.short == 0
 
 
-def test_settings_are_those_of_the_moment(both: Both) -> None:
+def test_settings_are_those_of_the_moment(both: BothPlain) -> None:
     task = both.task("any")
     task.delay(1)
     both.app.conf.task_always_eager = True
@@ -231,7 +184,7 @@ def test_settings_are_those_of_the_moment(both: Both) -> None:
     assert (short[1]["headers"]["ignore_result"], both.short) == (True, 1)
 
 
-def test_queues_that_are_configured(make: t.Callable[..., Both]) -> None:
+def test_queues_that_are_configured(make: t.Callable[..., BothPlain]) -> None:
     both = make(
         task_queues=[Queue("celery"), Queue("slow", routing_key="key")],
         task_create_missing_queues=False,
@@ -284,7 +237,7 @@ def test_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Celery's error, and the next call is accepted."""
     server = servers.Valkey(tmp_path).start()
     try:
-        both = Both(server.url, monkeypatch, task_publish_retry=False)
+        both = BothPlain(server.url, monkeypatch, task_publish_retry=False)
         assert both(lambda: both.task("any").delay(1))[0][0]["task"] == "t.any"
         server.stop()
         short, long = both(lambda: both.task("any").delay(1))
