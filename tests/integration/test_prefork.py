@@ -107,6 +107,18 @@ def test_inspect_shows_the_one_that_runs(system: System, tmp_path: Path) -> None
     wait_until(lambda: active() == [])
 
 
+def test_slow_jobs_stay_in_line_whatever_may_be_prefetched(system: System, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    sleep = tasks_of(system)["sample.sleep"]
+    system.worker(*ONE, "worker_prefetch_multiplier=10")
+    jobs = sleep.enqueue_many([(10, str(ledger))] * 2)
+    wait_until(lambda: words(ledger))
+    system.worker(*ONE)
+    wait_until(lambda: words(ledger) == ["start", "start"])
+    for job in jobs:
+        job.cancel()
+
+
 def test_order_of_a_priority_is_kept(system: System, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     write = tasks_of(system)["sample.note"]
