@@ -210,7 +210,8 @@ class JobRecord:
             request_id=get("request_id", ""),
             root_id=get("root_id", ""),
             parent_id=get("parent_id", ""),
-            event_id=get("event_id", "0-0"),
+            # That a job was accepted is in the stream, and has no id here.
+            event_id=get("event_id") or f"{int(float(get('created_at') or 0) * 1000)}-0",
         )
 
 

@@ -169,6 +169,8 @@ def parent_of(app: t.Any) -> t.Any:
 
 def reprs(args: t.Any, kwargs: dict[str, t.Any]) -> tuple[str, str] | None:
     """Celery's ``argsrepr`` and ``kwargsrepr`` of short and simple arguments that all may see."""
+    if not args and not kwargs:
+        return "()", "{}"
     texts = []
     for value in (*args, *kwargs, *kwargs.values()):
         if type(value) in _SCALARS:

@@ -82,17 +82,42 @@ class Accepted:
     :param fields: Names and values of what the server only keeps.
     """
 
-    __slots__ = ("args", "id", "size")
+    __slots__ = ("envelope", "fields", "id", "owners", "queue", "rare", "state")
 
     def __init__(
         self, job_id: str, rare: str, state: str, envelope: str, queue: str, owners: str,
         fields: t.Sequence[str],
     ) -> None:  # fmt: skip
         self.id = job_id
-        #: Of its message, about.
-        self.size = len(envelope)
-        #: For the script: all that there is of it.
-        self.args = (rare, state, envelope, queue, owners, len(fields), *fields)
+        self.rare = rare
+        self.state = state
+        self.envelope = envelope
+        self.queue = queue
+        self.owners = owners
+        self.fields = fields
+
+    @property
+    def size(self) -> int:
+        """Of its message, about."""
+        return len(self.envelope)
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it only has to be put in line."""
+        return not self.rare and self.state == JobState.QUEUED and bool(self.envelope)
+
+    def record(self) -> tuple[str, ...]:
+        """The record of one that is as usual, as far as it is known here: first what the script
+        reads."""
+        if self.owners:
+            known = ("queue", self.queue, "owners", self.owners, "envelope", self.envelope)
+            return (*known, *self.fields)
+        return ("queue", self.queue, "envelope", self.envelope, *self.fields)
+
+    def args(self) -> tuple[t.Any, ...]:
+        """All that there is of it, for the script that takes any."""
+        known = (self.rare, self.state, self.envelope, self.queue, self.owners)
+        return (*known, len(self.fields), *self.fields)
 
     @staticmethod
     def rarely(

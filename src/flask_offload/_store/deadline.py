@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 __all__ = ["Deadline"]
 
 
-@dataclass(frozen=True, slots=True)
 class Deadline:
-    """A point in time by the monotonic clock."""
+    """A point in time by the monotonic clock. A plain class, as one is made for each call."""
 
-    at: float
+    __slots__ = ("at",)
+
+    def __init__(self, at: float) -> None:
+        self.at = at
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
@@ -20,4 +21,5 @@ class Deadline:
 
     def left(self) -> float:
         """Seconds left, never negative."""
-        return max(0.0, self.at - time.monotonic())
+        left = self.at - time.monotonic()
+        return left if left > 0 else 0.0

@@ -152,7 +152,8 @@ class Feed:
         changed = set()
         for _, fields in entries:
             pairs = dict(zip(fields[::2], fields[1::2], strict=True))
-            changed.add(pairs.get("job", ""))
+            # Several that changed in one step are told together.
+            changed.update(pairs.get("jobs", "").split() or [pairs.get("job", "")])
         self._notify(changed)
         return t.cast("str", entries[-1][0])
 

@@ -15,6 +15,9 @@ from .deadline import Deadline
 
 __all__ = ["Link", "StoreUnavailable"]
 
+#: Seconds by which an answer may come after its deadline, twice.
+CLOSE = 0.01
+
 LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 
@@ -38,12 +41,14 @@ class StoreUnavailable(ServerError, redis.ConnectionError):
 class Link:
     """A connection of redis-py, lent for one step at a time, and the deadline of that step."""
 
-    __slots__ = ("_deadline", "_poll", "_socket", "connection")
+    __slots__ = ("_deadline", "_limit", "_poll", "_socket", "connection")
 
     def __init__(self, connection: t.Any) -> None:
         self.connection = connection
         self._deadline = Deadline(0.0)
         self._socket: t.Any = None
+        #: Seconds after which the socket gives up.
+        self._limit = 0.0
         self._poll: t.Callable[[int], t.Any] = lambda _: True
 
     def open(self, deadline: Deadline) -> None:
@@ -79,7 +84,7 @@ class Link:
         return not self._poll(0) or not self.connection.can_read()
 
     def _watch(self, opened: t.Any) -> None:
-        self._socket = opened
+        self._socket, self._limit = opened, 0.0
         # TLS has a buffer of its own, and patched sockets have a loop: redis-py knows how to ask.
         if type(opened) is socket.socket and hasattr(select, "poll"):
             poll = select.poll()
@@ -97,11 +102,10 @@ class Link:
         """Send commands, whose replies are yet to be read."""
         try:
             try:
-                packed = [hiredis.pack_command(command) for command in commands]
+                # In one write: they are to be there together.
+                packed = [b"".join(map(hiredis.pack_command, commands))]
             except UnicodeEncodeError:
-                packed = _pack(self.connection, commands)
-            # In one write: they are to be there together.
-            packed = packed if len(packed) == 1 else [b"".join(packed)]
+                packed = [b"".join(_pack(self.connection, commands))]
             self.connection.send_packed_command(packed, check_health=False)
         except LOST as error:
             raise _in_our_words(error, sent=False) from error
@@ -121,7 +125,18 @@ class Link:
         left = self._deadline.left()
         if not left:
             raise redis.TimeoutError("no answer in time")
-        return self.connection.read_response(timeout=left)
+        # To tell a socket its timeout is a call of the system. One that is nearly right will do.
+        if self.connection._sock is not self._socket or not left <= self._limit <= left + 2 * CLOSE:
+            self._bound(left)
+        return self.connection.read_response()
+
+    def _bound(self, left: float) -> None:
+        opened = self.connection._sock
+        if opened is not self._socket:
+            self._watch(opened)
+        if opened is not None:
+            opened.settimeout(left + CLOSE)
+            self._limit = left + CLOSE
 
     def pipeline(self, commands: t.Sequence[tuple[t.Any, ...]]) -> list[t.Any]:
         """Send several commands at once. An error of one command is its item of the reply."""

@@ -72,7 +72,13 @@ def _oldest(store: Store, name: str, now: float) -> float | None:
     jobs = [job_id for found in first for job_id in found]
     if not jobs:
         return None
-    # The last that happened to a job in line is that it lined up.
-    events = store._pipeline([("HGET", store.keys.job(job_id), "event_id") for job_id in jobs])
-    since = [int(event.partition("-")[0]) / 1000 for event in events if event]
+    # The last that happened to a job in line is that it lined up. A new one has no such event.
+    found = store._pipeline(
+        [("HMGET", store.keys.job(job_id), "event_id", "created_at") for job_id in jobs]
+    )
+    since = [
+        int(event.partition("-")[0]) / 1000 if event else float(created_at)
+        for event, created_at in found
+        if event or created_at
+    ]
     return max(0.0, now - min(since)) if since else None

@@ -51,19 +51,48 @@ class Records(Base):
         After a :exc:`StoreUnavailable` that was ``sent``, the same call again finds those that
         were accepted, and adds the rest.
         """
-        keys = [self.keys.job(each.id) for each in jobs]
+        if not all(job.is_usual for job in jobs):
+            return self._enqueue_any(jobs, deadline)
+        args: list[t.Any] = [self.keys.prefix, 0.0]
+        if len(jobs) == 1:
+            args += jobs[0].record()
+            answers = [self._enqueue("enqueue_one", jobs, args, 1, deadline)]
+        else:
+            for job in jobs:
+                record = job.record()
+                args += (len(record), *record)
+            answers = self._enqueue("enqueue_many", jobs, args, 1, deadline)
+        # There is a job of that id: nothing new, or one whose place it may take.
+        known = [job for job, answer in zip(jobs, answers, strict=True) if not answer]
+        rest = iter(self._enqueue_any(known, deadline) if known else ())
+        return [
+            ("created", job.id) if answer else next(rest)
+            for job, answer in zip(jobs, answers, strict=True)
+        ]
+
+    def _enqueue_any(
+        self, jobs: t.Sequence[Accepted], deadline: Deadline
+    ) -> list[tuple[str, str]]:
         # What is over is no matter here: it needs no retention.
         args: list[t.Any] = [self.keys.prefix, "", "", 0.0]
-        for each in jobs:
-            args += each.args
+        for job in jobs:
+            args += job.args()
+        answers = self._enqueue("enqueue", jobs, args, 3, deadline)
+        return [
+            (answer[0], answer[1] if len(answer) > 1 else job.id)
+            for answer, job in zip(answers, jobs, strict=True)
+        ]
+
+    def _enqueue(
+        self, script: str, jobs: t.Sequence[Accepted], args: list[t.Any], at: int, deadline: Deadline
+    ) -> t.Any:
+        """Run a script that accepts jobs, with the end of the deadline as its argument ``at``."""
+        keys = [self.keys.job(job.id) for job in jobs]
         while True:
-            args[3] = self._server_time(deadline) + deadline.left()
-            answers = self._call(lambda link: scripts.run(link, "enqueue", keys, args), deadline)
+            args[at] = self._server_time(deadline) + deadline.left()
+            answers = self._call(lambda link: scripts.run(link, script, keys, args), deadline)
             if answers != "late":
-                return [
-                    (answer[0], answer[1] if len(answer) > 1 else each.id)
-                    for answer, each in zip(answers, jobs, strict=True)
-                ]
+                return answers
             self._clock = None  # it was set meanwhile, unless the server hung
             if not deadline.left():
                 raise StoreUnavailable("The server of OFFLOAD_URL took too long.", sent=False)

@@ -16,8 +16,8 @@ Role = t.Literal["web", "worker"]
 
 #: The transitions of a web process; a worker makes all.
 WEB = (
-    "_shared", "_accept", "announce", "enqueue", "confirm", "refuse", "cancel", "settle", "logs",
-    "allowed",
+    "_shared", "_accept", "announce", "enqueue", "enqueue_one", "enqueue_many", "confirm", "refuse",
+    "cancel", "settle", "logs", "allowed",
 )  # fmt: skip
 #: Not for workers either: for whoever moves an app from stock Celery.
 OPERATOR = ("adopt",)
@@ -33,7 +33,7 @@ DIRECT: dict[Role, str] = {
         multi exec watch unwatch script|load script|exists set del expire zadd zcount zrem
         lrange hset incr""",
 }
-_CALL = re.compile(r"redis\.p?call\('([A-Z]+)'")
+_CALL = re.compile(r"\bp?call\('([A-Z]+)'")
 #: Where the key is not the first argument, or there is none.
 _SAMPLES = {
     "ping": [], "info": [], "time": [], "multi": [], "exec": [], "unwatch": [],

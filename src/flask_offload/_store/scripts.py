@@ -18,6 +18,8 @@ __all__ = ["command", "run", "run_all"]
 
 #: A transition that begins with another one takes its file as a function.
 INCLUDE = re.compile(r"^-- include (\w+) as (\w+)$", re.MULTILINE)
+#: How one begins that uses nothing of what all scripts share.
+ALONE = "-- stands alone"
 #: The statements of what all scripts share, and the names that one defines.
 _STATEMENTS = re.compile(r"^(?=local )", re.MULTILINE)
 _NAMES = re.compile(r"local (?:function )?([\w, ]+)")
@@ -29,12 +31,19 @@ _END = "local answer = transition()\nsave_counts()\nreturn answer"
 
 @cache
 def _load(name: str) -> tuple[str, str]:
-    header, _, body = _text(name).partition("\n")
+    text = _text(name)
+    header, _, body = text.partition("\n")
+    if body.startswith(ALONE):
+        return text, _digest(text)
     body = INCLUDE.sub(lambda found: _function(found[1], found[2]), body)
     # The shebang must be the first line; what all scripts share comes right after it.
     shared = _used(_text("_shared"), body)
     source = f"{header}\n{shared}\nlocal function transition()\n{body}\nend\n{_END}"
-    return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return source, _digest(source)
+
+
+def _digest(source: str) -> str:
+    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 def _used(shared: str, body: str) -> str:

@@ -69,10 +69,13 @@ end
 
 -- Line up. A job keeps its place for as long as it lives, so one that comes back from a dead
 -- worker is not at the end of the line. One marker wakes one worker, which sets it again while
--- there is more.
+-- there is more. The queue of a marker is known: it is noted together with it.
 local function wake(queue)
   local marker = prefix .. 'wake:' .. queue
-  if redis.call('LLEN', marker) == 0 then redis.call('LPUSH', marker, 1) end
+  if redis.call('LLEN', marker) == 0 then
+    redis.call('SADD', prefix .. 'queues', queue)
+    redis.call('LPUSH', marker, 1)
+  end
 end
 
 -- A script that is for many takes the numbers of all at once.
@@ -89,7 +92,6 @@ local function next_place(priority)
 end
 
 local function stand_at(place, queue)
-  redis.call('SADD', prefix .. 'queues', queue)
   redis.call('ZADD', prefix .. 'queue:' .. queue, place, job_id)
   wake(queue)
 end
