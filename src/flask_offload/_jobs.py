@@ -173,6 +173,8 @@ class JobRecord:
     def from_hash(cls, job_id: str, fields: t.Mapping[str, str]) -> JobRecord:
         """Read a record from the fields of its hash on the server."""
         get = fields.get
+        # Started once, and over: that is not counted.
+        once = get("started_at") if "starts" not in fields else None
         return cls(
             id=job_id,
             task=get("task", ""),
@@ -184,13 +186,13 @@ class JobRecord:
             kwargs=_json(get("kwargs"), {}),
             created_at=float(get("created_at") or 0),
             due_at=_float(get("due_at")),
-            first_started_at=_float(get("first_started_at")),
+            first_started_at=_float(get("first_started_at") or once),
             started_at=_float(get("started_at")),
             finished_at=_float(get("finished_at")),
             attempt=int(get("retries") or 0) + 1,
             max_attempts=int(fields["max_retries"]) + 1 if get("max_retries") else None,
-            deliveries=int(get("deliveries") or 0),
-            starts=int(get("starts") or 0),
+            deliveries=1 if once else int(get("deliveries") or 0),
+            starts=1 if once else int(get("starts") or 0),
             worker=get("worker", ""),
             progress=Progress(
                 done=float(get("done") or 0), total=_float(get("total")), message=get("message", "")

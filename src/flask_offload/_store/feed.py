@@ -149,7 +149,7 @@ class Feed:
             return cursor
         # RESP3 answers with a map, RESP2 with pairs.
         ((_, entries),) = reply.items() if isinstance(reply, dict) else reply
-        changed = set()
+        changed: set[str] = set()
         for _, fields in entries:
             pairs = dict(zip(fields[::2], fields[1::2], strict=True))
             # Several that changed in one step are told together.

@@ -70,9 +70,7 @@ class Records(Base):
             for job, answer in zip(jobs, answers, strict=True)
         ]
 
-    def _enqueue_any(
-        self, jobs: t.Sequence[Accepted], deadline: Deadline
-    ) -> list[tuple[str, str]]:
+    def _enqueue_any(self, jobs: t.Sequence[Accepted], deadline: Deadline) -> list[tuple[str, str]]:
         # What is over is no matter here: it needs no retention.
         args: list[t.Any] = [self.keys.prefix, "", "", 0.0]
         for job in jobs:
@@ -84,7 +82,12 @@ class Records(Base):
         ]
 
     def _enqueue(
-        self, script: str, jobs: t.Sequence[Accepted], args: list[t.Any], at: int, deadline: Deadline
+        self,
+        script: str,
+        jobs: t.Sequence[Accepted],
+        args: list[t.Any],
+        at: int,
+        deadline: Deadline,
     ) -> t.Any:
         """Run a script that accepts jobs, with the end of the deadline as its argument ``at``."""
         keys = [self.keys.job(job.id) for job in jobs]

@@ -42,6 +42,17 @@ local function add_event(kind)
   return redis.call('XADD', prefix .. 'events', '*', 'job', job_id, 'kind', kind)
 end
 
+-- One for several that have come to the same.
+local function add_events(ids, kind)
+  if #ids == 1 then
+    job_id = ids[1]
+    return add_event(kind)
+  end
+  -- These are long, so that there are fewer of them.
+  return redis.call('XADD', prefix .. 'events', 'MAXLEN', '~', 1000, '*',
+    'jobs', table.concat(ids, ' '), 'kind', kind)
+end
+
 local function event(kind)
   redis.call('HSET', job, 'event_id', add_event(kind))
 end
@@ -148,45 +159,52 @@ end
 -- The end of a job: from here on nothing changes it, and its keys have a lifetime.
 local keep_for, end_times = nil, {}
 
-local OF_END = { 'unique', 'owners', 'unconfirmed_until', 'log_lines' }
-
--- With known, which are the values of OF_END, its worker says so, and it waits in no line; more are
--- fields to set besides, and their values.
-local function finish_as(state, known, more)
-  keep_for = keep_for or cjson.decode(retention)
-  -- Worked out once in a script that is for several.
+-- How long it is kept, in milliseconds, its end, and when it is forgotten. Worked out once in a
+-- script that is for several.
+local function times_of(state)
   local times = end_times[state]
   if not times then
+    keep_for = keep_for or cjson.decode(retention)
     local keep = math.floor(keep_for[state] * 1000)
     times = { keep, stamp(now), stamp(now + keep / 1000) }
     end_times[state] = times
   end
-  local keep = times[1]
-  if not known then
-    known = redis.call('HMGET', job, unpack(OF_END))
-    leave_line()
-  end
-  redis.call('ZREM', prefix .. 'leases', job_id)
+  return times
+end
+
+-- The lists to leave are kept in what expires, because the hash is gone when prune comes.
+local function expiring(owners)
+  return job_id .. '\n' .. (owners or '[]')
+end
+
+local OF_END = { 'unique', 'owners', 'unconfirmed_until', 'log_lines' }
+
+-- Its record. Known are the values of OF_END; fields are others to set, and their values.
+local function close(state, known, fields, event_id)
+  local times, size = times_of(state), #fields
   if known[3] then
     redis.call('HDEL', job, 'unconfirmed_until')
     redis.call('ZREM', prefix .. 'unconfirmed', job_id)
   end
-  local fields = more or {}
-  local size = #fields
   fields[size + 1], fields[size + 2] = 'state', state
   fields[size + 3], fields[size + 4] = 'finished_at', times[2]
-  fields[size + 5], fields[size + 6] = 'event_id', add_event(state)
+  fields[size + 5], fields[size + 6] = 'event_id', event_id
   redis.call('HSET', job, unpack(fields))
-  redis.call('PEXPIRE', job, keep)
-  if known[4] then redis.call('PEXPIRE', prefix .. 'log:' .. job_id, keep) end
+  redis.call('PEXPIRE', job, times[1])
+  if known[4] then redis.call('PEXPIRE', prefix .. 'log:' .. job_id, times[1]) end
   if known[1] and redis.call('GET', prefix .. 'unique:' .. known[1]) == job_id then
     redis.call('DEL', prefix .. 'unique:' .. known[1])
   end
-  -- The lists to leave are kept here, because the hash is gone when prune comes.
-  local owners = known[2] or '[]'
-  redis.call('ZADD', prefix .. 'expiry', times[3], job_id .. '\n' .. owners)
   if state == 'dead' then bound_the_dead() end
   count(state)
+end
+
+local function finish_as(state, fields)
+  local known = redis.call('HMGET', job, unpack(OF_END))
+  leave_line()
+  redis.call('ZREM', prefix .. 'leases', job_id)
+  redis.call('ZADD', prefix .. 'expiry', times_of(state)[3], expiring(known[2]))
+  close(state, known, fields or {}, add_event(state))
 end
 
 -- A record is written before its message is published, and confirmed after. One that nobody

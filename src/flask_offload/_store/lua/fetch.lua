@@ -93,26 +93,34 @@ local function fits(task)
   return true
 end
 
+local OF_JOB = { 'state', 'envelope', 'task', 'fence', 'owners', 'locale', 'request_id', 'root_id' }
+-- What only one can have that somebody has had in hand.
+local OF_BEFORE = { 'leases_lost', 'starts', 'deliveries', 'cancel_requested', 'at_most_once', 'in_pool' }
+local leases = {}
+
 -- Hand out the first of a queue; false if there is no place for it.
 local function hand_out(queue)
-  local known = redis.pcall('HMGET', job, 'state', 'envelope', 'leases_lost', 'starts', 'task',
-    'fence', 'deliveries', 'cancel_requested', 'at_most_once', 'in_pool',
-    'owners', 'locale', 'request_id', 'root_id')
+  local known = redis.pcall('HMGET', job, unpack(OF_JOB))
   if known.err or not known[2] then
     bury('The queue held an entry without a message.')
     return true
   end
   if FINAL[known[1]] then return true end
-  if tonumber(known[3] or 0) > 20 and not known[4] then
-    bury('Twenty workers were lost before they could start it.')
-    return true
+  local task, at_once = known[3], true
+  if known[4] then
+    local before = redis.call('HMGET', job, unpack(OF_BEFORE))
+    if tonumber(before[1] or 0) > 20 and not before[2] then
+      bury('Twenty workers were lost before they could start it.')
+      return true
+    end
+    if before[6] then task = '' end
+    -- One that was never started, and that nobody wants stopped, starts without asking: its start
+    -- is told later, or together with its end.
+    at_once = not before[1] and not before[4] and not before[5] and (before[3] or '0') == '0'
   end
-  if not fits(known[10] and '' or known[5] or '') then return false end
-  -- One that was never started, and that nobody wants stopped, starts without asking: its start is
-  -- told later, or together with its end.
-  local at_once = not known[3] and not known[8] and not known[9] and (known[7] or '0') == '0'
-  local fence = tonumber(known[6] or 0) + 1
-  redis.call('ZADD', prefix .. 'leases', until_when, job_id)
+  if not fits(task or '') then return false end
+  local fence = tonumber(known[4] or 0) + 1
+  leases[#leases + 1], leases[#leases + 2] = until_when, job_id
   if at_once then
     redis.call('HSET', job, 'fence', fence, 'worker', worker, 'at_once', 1)
   else
@@ -122,8 +130,8 @@ local function hand_out(queue)
   local size = #out
   out[size + 1], out[size + 2], out[size + 3] = job_id, tostring(fence), queue
   out[size + 4], out[size + 5] = known[2], at_once and 1 or 0
-  for i = 11, 14 do
-    out[size + i - 5] = known[i] or ''
+  for i = 5, 8 do
+    out[size + i + 1] = known[i] or ''
   end
   return true
 end
@@ -156,6 +164,7 @@ for _, queue in ipairs(cjson.decode(ARGV[7])) do
     end
   end
 end
+if #leases > 0 then redis.call('ZADD', prefix .. 'leases', unpack(leases)) end
 
 local due = redis.call('ZRANGE', prefix .. 'scheduled', 0, 0, 'WITHSCORES')
 if due[2] then out[1] = stamp(math.max(0, tonumber(due[2]) - now)) end

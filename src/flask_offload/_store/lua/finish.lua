@@ -6,8 +6,42 @@
 -- 0 if the job was over, or has gone on to a newer attempt; -1 if its lease is lost.
 keep_for = cjson.decode(retention)
 
+-- Those that are over, by their state: they leave their lists, and are told, together.
+local ended, order, over = {}, {}, {}
+
+local function note_end(state, known, fields)
+  local those = ended[state]
+  if not those then
+    those = { ids = {}, known = {}, fields = {}, expiring = {} }
+    ended[state], order[#order + 1] = those, state
+  end
+  local n = #those.ids + 1
+  those.ids[n], those.known[n], those.fields[n] = job_id, known, fields
+  those.expiring[2 * n - 1], those.expiring[2 * n] = times_of(state)[3], expiring(known[2])
+  over[job_id] = true
+end
+
+local function write_ends()
+  for _, state in ipairs(order) do
+    local those = ended[state]
+    redis.call('ZREM', prefix .. 'leases', unpack(those.ids))
+    redis.call('ZADD', prefix .. 'expiry', unpack(those.expiring))
+    local event_id = add_events(those.ids, state)
+    for n, id in ipairs(those.ids) do
+      of(id)
+      close(state, those.known[n], those.fields[n], event_id)
+    end
+  end
+  ended, order, over = {}, {}, {}
+end
+
 local function finish(at)
   of(ARGV[at])
+  -- Told twice in one call: the first must be on the record.
+  if over[job_id] then
+    write_ends()
+    of(ARGV[at])
+  end
   local state, result, fields = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local fence, ran = ARGV[at + 6], ARGV[at + 7]
   local known = redis.call('HMGET', job, 'unique', 'owners', 'unconfirmed_until', 'log_lines',
@@ -36,8 +70,13 @@ local function finish(at)
   local more = {}
   if ran ~= '' and current ~= 'running' and age >= 0 then
     local began = stamp(now - tonumber(ran))
-    more = { 'started_at', began, 'first_started_at', known[9] or began,
-      'deliveries', tonumber(known[10] or 0) + 1, 'starts', tonumber(known[11] or 0) + 1 }
+    if FINAL[state] and not known[11] then
+      -- Once started, once over: the numbers of starts are as usual.
+      more = { 'started_at', began }
+    else
+      more = { 'started_at', began, 'first_started_at', known[9] or began,
+        'deliveries', tonumber(known[10] or 0) + 1, 'starts', tonumber(known[11] or 0) + 1 }
+    end
   end
   if fields ~= '' then
     for field, value in pairs(cjson.decode(fields)) do
@@ -45,11 +84,13 @@ local function finish(at)
       more[#more + 1] = value
     end
   end
-  if FINAL[state] then
-    finish_as(state, fence ~= '0' and known or nil, more)
-  else
+  if not FINAL[state] then
     if #more > 0 then redis.call('HSET', job, unpack(more)) end
     event(state == '' and 'progress' or state)
+  elseif fence == '0' then
+    finish_as(state, more)
+  else
+    note_end(state, known, more)
   end
   return 1
 end
@@ -58,4 +99,5 @@ local answers = {}
 for at = 4, #ARGV, 8 do
   answers[#answers + 1] = finish(at)
 end
+write_ends()
 return answers
