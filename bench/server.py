@@ -15,6 +15,7 @@ from pathlib import Path
 
 import redis
 
+from flask_offload._keeper import TUNABLES
 from flask_offload._server_setup import OPTIONS, find_binary
 
 __all__ = ["Reading", "Server"]
@@ -81,7 +82,12 @@ class Server:
     def _start(self) -> None:
         self._data.mkdir()
         command = self._command
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        self._process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            env={"GLIBC_TUNABLES": TUNABLES, **os.environ},
+        )
         deadline = time.monotonic() + 10
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:

@@ -27,6 +27,11 @@ FAILURE = "failure"
 # How the program that was run ends; the keeper itself is its child.
 RUNNING, ANOTHER_RUNS, DIED = 0, 3, 4
 
+# A script for a hundred jobs makes thousands of small strings, and frees them together. The
+# allocator of glibc keeps seven of a size at hand, and sorts the others into its heap again and
+# again, which took half of the server's time when many jobs waited. Other allocators ignore this.
+TUNABLES = "glibc.malloc.tcache_count=4000"
+
 LINGER = float(os.environ.get("FLASK_OFFLOAD_LINGER", "10"))
 STOP_TIMEOUT = 5.0
 MAX_FAILED_STARTS = 4
@@ -196,7 +201,8 @@ class Keeper:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.set_inheritable(lock, True)
         # The server refuses to start under a locale that is not installed.
-        os.execve(self.command[0], self.command, {**os.environ, "LC_ALL": "C"})  # noqa: S606
+        environment = {"GLIBC_TUNABLES": TUNABLES, **os.environ, "LC_ALL": "C"}
+        os.execve(self.command[0], self.command, environment)  # noqa: S606
 
     def reap(self) -> None:
         """Notice the death of the server, and decide when the next one starts."""
