@@ -172,7 +172,7 @@ class Offload(BackgroundViews):
         """
         if self.state.celery.store.state(job_id) is None:
             raise JobNotFound(job_id)
-        return t.cast("Job", self.state.celery.AsyncResult(job_id))
+        return self.state.celery.AsyncResult(job_id)
 
     def user_loader(self, loader: t.Callable[[], str | None]) -> t.Callable[[], str | None]:
         """Register the function that gives the id of the user of the current request.

@@ -14,7 +14,6 @@ from celery import Celery
 from celery.app.defaults import DEFAULTS
 from celery.exceptions import TaskRevokedError
 from celery.states import REVOKED
-from kombu.utils.objects import cached_property
 
 from .._jobs import JobRecord
 from .._store import Deadline, Feed, FileStore, Store
@@ -83,7 +82,7 @@ class OffloadCelery(Celery):  # type: ignore[misc]
 
     # -- results and messages
 
-    @cached_property
+    @functools.cached_property
     def AsyncResult(self) -> type[Job]:  # noqa: N802
         return t.cast("type[Job]", self.subclass_with_self("flask_offload._celery.job:Job"))
 

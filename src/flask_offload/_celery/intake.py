@@ -18,6 +18,9 @@ from .stored import pack
 if t.TYPE_CHECKING:
     from .._config import Settings
 
+T = t.TypeVar("T")
+R = t.TypeVar("R")
+
 __all__ = ["Intake", "Publishing", "publishing"]
 
 #: Most jobs of one round trip, and the size of their messages from which on there are no more.
@@ -92,22 +95,7 @@ class Intake:
         if batch is not None:
             batch.append(job)
             return "", ""
-        return self._accept([job], deadline)[0]
-
-    def _accept(self, jobs: list[Accepted], deadline: Deadline) -> list[tuple[str, str]]:
-        sent = False
-        while True:
-            try:
-                return self.store.enqueue_all(jobs, deadline)
-            except StoreUnavailable as error:
-                # A reply that was cut off is asked for again; the same id adds nothing. Who has
-                # sent it once never knows again that it was not accepted, whatever comes then.
-                sent = sent or error.sent
-                if not sent or deadline.left() < AGAIN:
-                    if sent and not error.sent:
-                        raise StoreUnavailable(str(error), sent=True) from error
-                    raise
-                time.sleep(AGAIN)
+        return _insist(self.store.enqueue_one, job, deadline)
 
     @contextmanager
     def together(self) -> t.Iterator[None]:
@@ -125,12 +113,28 @@ class Intake:
         for chunk in _chunks(jobs):
             deadline = Deadline.after(self.settings.publish_timeout)
             try:
-                self._accept(chunk, deadline)
+                _insist(self.store.enqueue_all, chunk, deadline)
             except StoreUnavailable as error:
                 raise EnqueueError(
                     f"{start} of {len(jobs)} jobs were accepted, the others were not. {error}"
                 ) from error
             start += len(chunk)
+
+
+def _insist(accept: t.Callable[[T, Deadline], R], what: T, deadline: Deadline) -> R:
+    """Have it accepted, and ask again for a reply that was cut off: the same id adds nothing."""
+    sent = False
+    while True:
+        try:
+            return accept(what, deadline)
+        except StoreUnavailable as error:
+            # Who has sent it once never knows again that it was not accepted, whatever comes then.
+            sent = sent or error.sent
+            if not sent or deadline.left() < AGAIN:
+                if sent and not error.sent:
+                    raise StoreUnavailable(str(error), sent=True) from error
+                raise
+            time.sleep(AGAIN)
 
 
 def _chunks(jobs: t.Sequence[Accepted]) -> t.Iterator[list[Accepted]]:

@@ -34,13 +34,15 @@ class Job(AsyncResult):  # type: ignore[misc]
     app: OffloadCelery
     #: Whether the backend was asked to look out for the result.
     awaited = True
+    #: As Celery has it for one that is alone, and not known to be over.
+    parent = _cache = None
 
     @classmethod
     def accepted(cls, job_id: str, app: OffloadCelery, backend: t.Any, *, ignored: bool) -> Job:
         """The job of an enqueue; most are never waited for, and need not be made ready for it."""
         job: Job = cls.__new__(cls)
-        job.app, job.id, job.backend, job.parent = app, job_id, backend, None
-        job._cache, job._ignored, job.awaited = None, ignored, False
+        job.app, job.id, job.backend = app, job_id, backend
+        job._ignored, job.awaited = ignored, False
         return job
 
     def __del__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from dataclasses import dataclass
+from operator import attrgetter
 
 from celery.app.amqp import AMQP
 from celery.app.routes import MapRoute
@@ -39,6 +40,11 @@ _CONF = {
     "task_serializer": "json",
     "task_compression": None,
 }
+#: What a plan depends on of a task.
+_seen = attrgetter(
+    "title", "sensitive", "default_queue", "default_priority", "ignore_result", "max_retries",
+    "typing", "time_limit", "soft_time_limit",
+)  # fmt: skip
 #: Most plans of one task: who passes ever new options takes the long way.
 LIMIT = 100
 
@@ -83,11 +89,7 @@ class _Plans:
 
 def plan_for(app: OffloadCelery, task: t.Any, options: dict[str, t.Any]) -> Plan | None:
     """The plan of a call with these options (of :data:`KNOWN`), if it is plain."""
-    seen = (
-        task.title, task.sensitive, task.default_queue, task.default_priority, task.ignore_result,
-        task.max_retries, task.typing, task.time_limit, task.soft_time_limit,
-    )  # fmt: skip
-    return kept(app, task, options, seen, _plan)
+    return kept(app, task, options, _seen(task), _plan)
 
 
 def kept(

@@ -30,12 +30,17 @@ if t.TYPE_CHECKING:
 
 __all__ = ["encoded", "enqueue", "headers_of", "new_id", "node", "parent_of", "reprs", "simple"]
 
+#: The digit of a random UUID that tells its layout, of a random digit.
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+_QUEUED, _SCHEDULED = JobState.QUEUED.value, JobState.SCHEDULED.value
 #: As kombu encodes a body.
 _encode = JSONEncoder().encode
 #: What is shown as it is sent.
 _SCALARS = frozenset({int, float, bool, type(None)})
 #: Less than where Celery begins to shorten.
 _REPR_LIMIT = 800
+#: Celery's stacks of running tasks, by thread; to ask for that of this thread takes it long.
+_stacks: t.Any = getattr(getattr(_task_stack, "_local", None), "__storage__", True)
 _SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
 #: Seconds; what is further away is for Celery to judge.
 _FAR = 10.0**8
@@ -150,7 +155,7 @@ def _enqueue(app: OffloadCelery, task: t.Any, plan: Plan, call: Call) -> t.Any |
     result = app.AsyncResult.accepted(job_id, app, task.backend, ignored=plan.ignore_result)
     if parent:
         parent.add_trail(result)
-    existing = publish.existing(app, outcome)
+    existing = None if outcome[0] == "created" else publish.existing(app, outcome)
     return result if existing is None else existing
 
 
@@ -164,7 +169,7 @@ def encoded(args: t.Any, kwargs: dict[str, t.Any]) -> tuple[str, str] | None:
 
 def parent_of(app: t.Any) -> t.Any:
     """The task that makes the call, if it runs in a worker."""
-    return app.current_worker_task if _task_stack.stack else None
+    return app.current_worker_task if _stacks and _task_stack.stack else None
 
 
 def reprs(args: t.Any, kwargs: dict[str, t.Any]) -> tuple[str, str] | None:
@@ -195,8 +200,7 @@ def reprs(args: t.Any, kwargs: dict[str, t.Any]) -> tuple[str, str] | None:
 def new_id() -> str:
     """A random UUID, as :func:`uuid.uuid4` makes it, in half the time."""
     text = os.urandom(16).hex()
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
 
 
 def headers_of(
@@ -206,12 +210,12 @@ def headers_of(
 
     :param parent: The task that makes the call, if one does.
     """
-    headers, state = plan.headers, JobState.QUEUED.value
+    headers, state = plan.headers, _QUEUED
     if parent:
         root_id = parent.request.root_id or parent.request.id
         headers = {**headers, "root_id": root_id, "parent_id": parent.request.id}
     if countdown:
-        state = JobState.SCHEDULED.value
+        state = _SCHEDULED
         headers = {**headers, "eta": _eta(app, countdown)}
     return headers, state
 

@@ -95,14 +95,6 @@ class Connections:
         options = {**options, **self._settings.connection_kwargs}
         return Link(self._settings.connection_class(**options))
 
-    def _get(self) -> Link:
-        try:
-            link = self._free.pop()
-        except IndexError:
-            link = self._new()
-        self.check(link)
-        return link
-
     def check(self, link: Link) -> None:
         """Close a connection to a server that is the primary no longer."""
         if self._primary is not None:
@@ -128,13 +120,17 @@ class _Loan:
 
     def __enter__(self) -> Link:
         try:
-            self._slots.get(timeout=self._deadline.left())
+            self._slots.get_nowait()
         except Empty:
-            raise StoreUnavailable(
-                f"All {self._pool._limit} connections to the server stayed busy.", sent=False
-            ) from None
+            self._wait()
         try:
-            link = self._link = self._pool._get()
+            try:
+                link = self._free.pop()
+            except IndexError:
+                link = self._pool._new()
+            self._link = link
+            if self._pool._primary is not None:
+                self._pool.check(link)
         except BaseException:
             self._slots.put(None)
             raise
@@ -144,6 +140,14 @@ class _Loan:
             self._end(error)
             raise
         return link
+
+    def _wait(self) -> None:
+        try:
+            self._slots.get(timeout=self._deadline.left())
+        except Empty:
+            raise StoreUnavailable(
+                f"All {self._pool._limit} connections to the server stayed busy.", sent=False
+            ) from None
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._end(error)

@@ -3,7 +3,7 @@ them and a cluster keeps them in one slot."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Keys"]
 
@@ -41,11 +41,11 @@ class Keys:
     """
 
     namespace: str
+    #: What every key starts with.
+    prefix: str = field(init=False)
 
-    @property
-    def prefix(self) -> str:
-        """What every key starts with."""
-        return f"{{{self.namespace}}}:"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", f"{{{self.namespace}}}:")
 
     def job(self, job_id: str) -> str:
         return f"{self.prefix}job:{job_id}"

@@ -59,9 +59,14 @@ class Link:
             left = deadline.left()
             if not left:
                 raise redis.TimeoutError("no time was left to connect")
-            if connection.is_connected:
+            opened = connection._sock
+            if opened is not None:
                 try:
-                    if self._is_quiet():
+                    if opened is not self._socket:
+                        self._watch(opened)
+                    # A free connection has nothing to read; one that has was closed by the server,
+                    # or is out of step.
+                    if not self._poll(0) or not connection.can_read():
                         return
                 except (redis.ConnectionError, OSError):
                     pass
@@ -71,17 +76,6 @@ class Link:
             connection.connect()
         except LOST as error:
             raise _in_our_words(error, sent=False) from error
-
-    def _is_quiet(self) -> bool:
-        """Whether the peer is there, and has said nothing since.
-
-        A free connection has nothing to read; one that has was closed by the server, or is out of
-        step.
-        """
-        opened = getattr(self.connection, "_sock", None)
-        if opened is not self._socket:
-            self._watch(opened)
-        return not self._poll(0) or not self.connection.can_read()
 
     def _watch(self, opened: t.Any) -> None:
         self._socket, self._limit = opened, 0.0
@@ -103,10 +97,10 @@ class Link:
         try:
             try:
                 # In one write: they are to be there together.
-                packed = [b"".join(map(hiredis.pack_command, commands))]
+                packed = b"".join(map(_packed, commands))
             except UnicodeEncodeError:
-                packed = [b"".join(_pack(self.connection, commands))]
-            self.connection.send_packed_command(packed, check_health=False)
+                packed = b"".join(_pack(self.connection, commands))
+            self.connection.send_packed_command((packed,), False)
         except LOST as error:
             raise _in_our_words(error, sent=False) from error
 
@@ -126,17 +120,14 @@ class Link:
         if not left:
             raise redis.TimeoutError("no answer in time")
         # To tell a socket its timeout is a call of the system. One that is nearly right will do.
-        if self.connection._sock is not self._socket or not left <= self._limit <= left + 2 * CLOSE:
-            self._bound(left)
-        return self.connection.read_response()
-
-    def _bound(self, left: float) -> None:
-        opened = self.connection._sock
+        connection = self.connection
+        opened = connection._sock
         if opened is not self._socket:
             self._watch(opened)
-        if opened is not None:
+        if not left <= self._limit <= left + 2 * CLOSE and opened is not None:
             opened.settimeout(left + CLOSE)
             self._limit = left + CLOSE
+        return connection.read_response()
 
     def pipeline(self, commands: t.Sequence[tuple[t.Any, ...]]) -> list[t.Any]:
         """Send several commands at once. An error of one command is its item of the reply."""
@@ -155,6 +146,9 @@ class Link:
         except LOST as error:
             raise _in_our_words(error, sent=True) from error
         return replies
+
+
+_packed = hiredis.pack_command
 
 
 def _pack(connection: t.Any, commands: t.Sequence[tuple[t.Any, ...]]) -> t.Any:

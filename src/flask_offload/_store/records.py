@@ -42,8 +42,7 @@ class Records(Base):
         :return: What happened (``created``, ``again`` for a retry, ``exists`` and ``unique`` if
             nothing was done, ``cancelled``), and the id of the job there is.
         """
-        accepted = [Accepted.of(job, state, envelope, confirm_within)]
-        return self.enqueue_all(accepted, deadline)[0]
+        return self.enqueue_one(Accepted.of(job, state, envelope, confirm_within), deadline)
 
     def enqueue_all(self, jobs: t.Sequence[Accepted], deadline: Deadline) -> list[tuple[str, str]]:
         """Accept several jobs in one step; see :meth:`enqueue`.
@@ -51,17 +50,15 @@ class Records(Base):
         After a :exc:`StoreUnavailable` that was ``sent``, the same call again finds those that
         were accepted, and adds the rest.
         """
+        if len(jobs) == 1:
+            return [self.enqueue_one(jobs[0], deadline)]
         if not all(job.is_usual for job in jobs):
             return self._enqueue_any(jobs, deadline)
         args: list[t.Any] = [self.keys.prefix, 0.0]
-        if len(jobs) == 1:
-            args += jobs[0].record()
-            answers = [self._enqueue("enqueue_one", jobs, args, 1, deadline)]
-        else:
-            for job in jobs:
-                record = job.record()
-                args += (len(record), *record)
-            answers = self._enqueue("enqueue_many", jobs, args, 1, deadline)
+        for job in jobs:
+            record = job.record()
+            args += (len(record), *record)
+        answers = self._enqueue("enqueue_many", self._keys_of(jobs), args, 1, deadline)
         # There is a job of that id: nothing new, or one whose place it may take.
         known = [job for job, answer in zip(jobs, answers, strict=True) if not answer]
         rest = iter(self._enqueue_any(known, deadline) if known else ())
@@ -70,27 +67,38 @@ class Records(Base):
             for job, answer in zip(jobs, answers, strict=True)
         ]
 
+    def enqueue_one(self, job: Accepted, deadline: Deadline) -> tuple[str, str]:
+        """Accept a job; see :meth:`enqueue`."""
+        if not job.is_usual:
+            return self._enqueue_any([job], deadline)[0]
+        args = [self.keys.prefix, 0.0, *job.record()]
+        if self._enqueue("enqueue_one", [self.keys.job(job.id)], args, 1, deadline):
+            return "created", job.id
+        return self._enqueue_any([job], deadline)[0]
+
     def _enqueue_any(self, jobs: t.Sequence[Accepted], deadline: Deadline) -> list[tuple[str, str]]:
         # What is over is no matter here: it needs no retention.
         args: list[t.Any] = [self.keys.prefix, "", "", 0.0]
         for job in jobs:
             args += job.args()
-        answers = self._enqueue("enqueue", jobs, args, 3, deadline)
+        answers = self._enqueue("enqueue", self._keys_of(jobs), args, 3, deadline)
         return [
             (answer[0], answer[1] if len(answer) > 1 else job.id)
             for answer, job in zip(answers, jobs, strict=True)
         ]
 
+    def _keys_of(self, jobs: t.Sequence[Accepted]) -> list[str]:
+        return [self.keys.job(job.id) for job in jobs]
+
     def _enqueue(
         self,
         script: str,
-        jobs: t.Sequence[Accepted],
+        keys: list[str],
         args: list[t.Any],
         at: int,
         deadline: Deadline,
     ) -> t.Any:
         """Run a script that accepts jobs, with the end of the deadline as its argument ``at``."""
-        keys = [self.keys.job(job.id) for job in jobs]
         while True:
             args[at] = self._server_time(deadline) + deadline.left()
             answers = self._call(lambda link: scripts.run(link, script, keys, args), deadline)

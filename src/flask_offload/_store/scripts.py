@@ -70,7 +70,7 @@ def _function(name: str, function: str) -> str:
 def run(link: Link, name: str, keys: t.Sequence[str], args: t.Sequence[t.Any]) -> t.Any:
     """Run ``lua/<name>.lua``; send its source only to a server that has not seen it."""
     try:
-        return link.call(*command(name, keys, args))
+        return link.call("EVALSHA", _load(name)[1], len(keys), *keys, *args)
     except NoScriptError:
         return link.call("EVAL", _load(name)[0], len(keys), *keys, *args)
 
