@@ -48,10 +48,12 @@ def window(bench: Bench, side: Side, jobs: int) -> Row:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    lines = []
+    lines, few = [], 0.0
     for waiting, found in by(rows, "waiting").items():
         server, worker = middle(found, "server_us"), middle(found, "worker_us")
+        few = few or server + worker
         figures = [f"{figure:,.0f}" for figure in (server, worker, server + worker)]
-        lines.append([f"{int(waiting):,}", *figures, f"{middle(found, 'commands'):,.1f}"])
-    head = ["jobs that wait", "server, µs", "worker, µs", "together", "commands"]
+        figures += [f"{(server + worker) / few:.2f}", f"{middle(found, 'commands'):,.1f}"]
+        lines.append([f"{int(waiting):,}", *figures])
+    head = ["jobs that wait", "server, µs", "worker, µs", "together", "x few", "commands"]
     return [Table(f"What a job costs at a backlog ({SIDE})", head, lines)]
