@@ -172,9 +172,11 @@ class Records(Base):
         """Finish several jobs in one step; see :meth:`finish`."""
         items: list[t.Any] = []
         for job in jobs:
-            fields = json.dumps(job.fields) if job.fields else ""
+            rest = ""
+            if job.fields or job.state != JobState.SUCCEEDED or job.attempt != (0, 0):
+                rest = json.dumps([job.state, dict(job.fields), *job.attempt])
             ran = "" if job.ran is None else job.ran
-            items += (job.job_id, job.state, job.result, fields, *job.attempt, job.fence, ran)
+            items += (job.job_id, job.result, job.fence, ran, rest)
         return t.cast("list[int]", self._script("finish", "", *items))
 
     def requeue(

@@ -122,7 +122,8 @@ local function hand_out(queue)
   local fence = tonumber(known[4] or 0) + 1
   leases[#leases + 1], leases[#leases + 2] = until_when, job_id
   if at_once then
-    redis.call('HSET', job, 'fence', fence, 'worker', worker, 'at_once', 1)
+    -- 2: no other has had it in hand before, so that there is less for finish to ask for.
+    redis.call('HSET', job, 'fence', fence, 'worker', worker, 'at_once', known[4] and 1 or 2)
   else
     redis.call('HSET', job, 'fence', fence, 'worker', worker)
   end

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- What came of jobs. KEYS: any of the namespace. ARGV: …, then of each: id, state ('' for a state
--- of the user's own), result ('' for none), fields ('' for none), nesting, retries, fence, and the
--- seconds that it ran if its start was not told ('' if it was).
+-- What came of jobs. KEYS: any of the namespace. ARGV: …, then of each: id, result ('' for none),
+-- fence, the seconds that it ran if its start was not told ('' if it was), and, as JSON, state ('' for
+-- a state of the user's own), fields, nesting and retries; or '' if the first attempt succeeded.
 -- Writes the result and the state of the record at once. The first finish wins; of each returns 1;
 -- 0 if the job was over, or has gone on to a newer attempt; -1 if its lease is lost.
 keep_for = cjson.decode(retention)
@@ -35,6 +35,12 @@ local function write_ends()
   ended, order, over = {}, {}, {}
 end
 
+-- The first are those of OF_END.
+local OF_JOB = { 'unique', 'owners', 'unconfirmed_until', 'log_lines', 'state', 'fence', 'at_once' }
+-- What one has none of that a worker has in hand as the first of all, and has not told the start of.
+local OF_BEFORE = { 'nesting', 'retries', 'first_started_at', 'deliveries', 'starts' }
+local NONE = {}
+
 local function finish(at)
   of(ARGV[at])
   -- Told twice in one call: the first must be on the record.
@@ -42,19 +48,20 @@ local function finish(at)
     write_ends()
     of(ARGV[at])
   end
-  local state, result, fields = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local fence, ran = ARGV[at + 6], ARGV[at + 7]
-  local known = redis.call('HMGET', job, 'unique', 'owners', 'unconfirmed_until', 'log_lines',
-    'state', 'nesting', 'retries', 'fence', 'first_started_at', 'deliveries', 'starts')
-  local current, age = known[5], 0
+  local result, fence, ran = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local state, fields, nesting, retries = 'succeeded', NONE, 0, 0
+  if ARGV[at + 4] ~= '' then state, fields, nesting, retries = unpack(cjson.decode(ARGV[at + 4])) end
+  local known = redis.call('HMGET', job, unpack(OF_JOB))
+  local current, age, before = known[5], 0, NONE
   if current then
     if FINAL[current] then return 0 end
-    age = tonumber(ARGV[at + 4]) - tonumber(known[6] or 0)
-    if age == 0 then age = tonumber(ARGV[at + 5]) - tonumber(known[7] or 0) end
+    if known[7] ~= '2' then before = redis.call('HMGET', job, unpack(OF_BEFORE)) end
+    age = nesting - tonumber(before[1] or 0)
+    if age == 0 then age = retries - tonumber(before[2] or 0) end
     -- That an attempt will be retried is told after the new one is out, which may be running by now.
     local told_late = state == 'retrying' and current == 'retrying'
     if age < 0 and not told_late then return 0 end
-    if not told_late and fence ~= '0' and known[8] ~= fence then
+    if not told_late and fence ~= '0' and known[6] ~= fence then
       if ran ~= '' then redis.call('HINCRBY', job, 'starts', 1) end
       return -1
     end
@@ -70,21 +77,21 @@ local function finish(at)
   local more = {}
   if ran ~= '' and current ~= 'running' and age >= 0 then
     local began = stamp(now - tonumber(ran))
-    if FINAL[state] and not known[11] then
+    if FINAL[state] and not before[5] then
       -- Once started, once over: the numbers of starts are as usual.
       more = { 'started_at', began }
     else
-      more = { 'started_at', began, 'first_started_at', known[9] or began,
-        'deliveries', tonumber(known[10] or 0) + 1, 'starts', tonumber(known[11] or 0) + 1 }
+      more = { 'started_at', began, 'first_started_at', before[3] or began,
+        'deliveries', tonumber(before[4] or 0) + 1, 'starts', tonumber(before[5] or 0) + 1 }
     end
   end
-  if fields ~= '' then
-    for field, value in pairs(cjson.decode(fields)) do
-      more[#more + 1] = field
-      more[#more + 1] = value
-    end
+  for field, value in pairs(fields) do
+    more[#more + 1] = field
+    more[#more + 1] = value
   end
   if not FINAL[state] then
+    -- It has a history now.
+    if known[7] == '2' then redis.call('HSET', job, 'at_once', 1) end
     if #more > 0 then redis.call('HSET', job, unpack(more)) end
     event(state == '' and 'progress' or state)
   elseif fence == '0' then
@@ -96,7 +103,7 @@ local function finish(at)
 end
 
 local answers = {}
-for at = 4, #ARGV, 8 do
+for at = 4, #ARGV, 5 do
   answers[#answers + 1] = finish(at)
 end
 write_ends()
