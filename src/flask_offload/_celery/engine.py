@@ -170,10 +170,15 @@ class Engine(Intake):
         meta |= {"task_id": job_id, "date_done": datetime.now(UTC).isoformat()}
         self.store.bury(job_id, fence, error, error_type, json.dumps(meta))
 
-    def _told(self, end: Finished, answer: int) -> None:
-        self._drop(f"{end.fence}:{end.job_id}")
-        if answer < 0:
-            refused(end.job_id)
+    def _told(self, ends: t.Sequence[Finished], answers: t.Sequence[int]) -> None:
+        with self._lock:
+            held = self._held
+            for end in ends:
+                if held.get(end.job_id) == end.fence:
+                    del held[end.job_id]
+        for end, answer in zip(ends, answers, strict=True):
+            if answer < 0:
+                refused(end.job_id)
 
     def _drop(self, tag: str) -> tuple[str, int]:
         fence, _, job_id = tag.partition(":")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .address import connection_options, driver
 from .adoption import Adoption, Arrival, Entry, as_bytes
+from .ahead import Ahead
 from .bell import Bell
 from .checks import Fault, Health, examine
 from .connection import CLIENT_NAME, Deadline, StoreUnavailable
@@ -16,6 +17,7 @@ from .data import (
     Started,
     WorkerInfo,
 )
+from .deliveries import fetched
 from .feed import Feed, Subscription
 from .files import FileStore, safe_name
 from .line import Line
@@ -29,6 +31,7 @@ __all__ = [
     "CLIENT_NAME",
     "Accepted",
     "Adoption",
+    "Ahead",
     "Arrival",
     "Bell",
     "Deadline",
@@ -60,6 +63,7 @@ __all__ = [
     "connection_options",
     "driver",
     "examine",
+    "fetched",
     "overview",
     "safe_name",
     "statistics",

@@ -77,6 +77,14 @@ class Link:
         except LOST as error:
             raise _in_our_words(error, sent=False) from error
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the peer is there, and has said nothing since."""
+        opened = self.connection._sock
+        if opened is not self._socket:
+            self._watch(opened)
+        return opened is not None and not (self._poll(0) and self.connection.can_read())
+
     def _watch(self, opened: t.Any) -> None:
         self._socket, self._limit = opened, 0.0
         # TLS has a buffer of its own, and patched sockets have a loop: redis-py knows how to ask.

@@ -170,14 +170,11 @@ class Records(Base):
 
     def finish_all(self, jobs: t.Sequence[Finished]) -> list[int]:
         """Finish several jobs in one step; see :meth:`finish`."""
-        items: list[t.Any] = []
-        for job in jobs:
-            rest = ""
-            if job.fields or job.state != JobState.SUCCEEDED or job.attempt != (0, 0):
-                rest = json.dumps([job.state, dict(job.fields), *job.attempt])
-            ran = "" if job.ran is None else job.ran
-            items += (job.job_id, job.result, job.fence, ran, rest)
-        return t.cast("list[int]", self._script("finish", "", *items))
+        return t.cast("list[int]", self._script("finish", "", *_ends(jobs)))
+
+    def finish_command(self, jobs: t.Sequence[Finished]) -> tuple[t.Any, ...]:
+        """What :meth:`finish_all` sends to a server that knows the script."""
+        return scripts.command("finish", [self.keys.job("")], (*self._common(""), *_ends(jobs)))
 
     def requeue(
         self, job_id: str, attempt: tuple[int, int] = (0, 0), *, forgive: bool = False
@@ -266,3 +263,14 @@ class Records(Base):
             if len(step) < PRUNE or time.monotonic() > end:
                 break
         return gone
+
+
+def _ends(jobs: t.Sequence[Finished]) -> list[t.Any]:
+    items: list[t.Any] = []
+    for job in jobs:
+        rest = ""
+        if job.fields or job.state != JobState.SUCCEEDED or job.attempt != (0, 0):
+            rest = json.dumps([job.state, dict(job.fields), *job.attempt])
+        ran = "" if job.ran is None else job.ran
+        items += (job.job_id, job.result, job.fence, ran, rest)
+    return items

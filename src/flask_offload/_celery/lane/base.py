@@ -143,11 +143,13 @@ class Lane:
             self._engine.worker, queues, room, slots=slots, share=share, costs=self._costs.shown()
         )
 
-    def fetch_command(self, queues: t.Sequence[str], room: int, slots: int) -> tuple[t.Any, ...]:
+    def fetch_command(
+        self, queues: t.Sequence[str], room: int, slots: int, share: float = SHARE
+    ) -> tuple[t.Any, ...]:
         """The command that looks."""
         self._queues = queues
         worker, costs = self._engine.worker, self._costs.shown()
-        return self.store.fetch_command(worker, queues, room, slots, SHARE, costs)
+        return self.store.fetch_command(worker, queues, room, slots, share, costs)
 
     def take(self, found: Fetched) -> list[tuple[Message, str]]:
         """Take jobs in; what must go Celery's way is returned."""

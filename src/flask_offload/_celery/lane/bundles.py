@@ -159,9 +159,10 @@ def _ends_of(task: t.Any) -> _Ends | None:
     return ends
 
 
-def _told(end: Finished, answer: int) -> None:
-    if answer < 0:
-        refused(end.job_id)
+def _told(ends: t.Sequence[Finished], answers: t.Sequence[int]) -> None:
+    for end, answer in zip(ends, answers, strict=True):
+        if answer < 0:
+            refused(end.job_id)
 
 
 def run(slot: int | None, jobs: list[Job]) -> list[Outcome]:

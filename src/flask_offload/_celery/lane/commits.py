@@ -12,7 +12,7 @@ import time
 import typing as t
 from collections import deque
 
-from ..._store import Finished, Store, StoreUnavailable
+from ..._store import Ahead, Finished, Store, StoreUnavailable
 
 __all__ = ["Commits"]
 
@@ -22,6 +22,10 @@ log = logging.getLogger("flask_offload")
 BOUND = 1_000
 #: Most ends of one round trip: the server does nothing else meanwhile.
 GROUP = 100
+#: Least ends for which a thread that runs jobs sends a group, unless the last one was a while ago.
+LEAST, PAUSE = 50, 0.002
+#: Ends for which such a thread waits for the answer of the group before.
+MANY = 500
 #: Seconds that a job runs before its start is told by itself.
 SOON = 0.02
 #: Seconds between two attempts while the server is away.
@@ -31,10 +35,16 @@ RETRY = 0.5
 class Commits:
     """What the jobs of this process have to tell, and the thread that does.
 
-    :param over: Called with each end that the server has answered, and the answer.
+    That thread needs the interpreter for each of its steps, and gets it from a busy one after 5 ms.
+    Whoever runs one quick job after the other therefore has them told itself, between two of them;
+    see :meth:`carry`.
+
+    :param over: Called with ends that the server has answered, and the answers.
     """
 
-    def __init__(self, store: Store, over: t.Callable[[Finished, int], None]) -> None:
+    def __init__(
+        self, store: Store, over: t.Callable[[t.Sequence[Finished], t.Sequence[int]], None]
+    ) -> None:
         self._store = store
         self._over = over
         #: Called now and then while jobs start; returns whether it wants to be called again.
@@ -48,19 +58,99 @@ class Commits:
         self._ready = threading.Condition()
         self._thread: threading.Thread | None = None
         self._waiting = self._asleep = self._sending = False
+        #: Whether somebody comes by who has what is told here told.
+        self._carried = False
+        self._carried_at = 0.0
+        self._flushes = 0
+        #: What was sent, and is not answered yet.
+        self._flight: list[Finished] = []
+        self._ahead = Ahead(self._store)
+        # Of who sends.
+        self._turn = threading.Lock()
 
     def finish(self, end: Finished) -> None:
         """Tell the end of a job; waits where too many are waiting."""
+        if self._carried and len(self._ends) < BOUND:
+            self._ends.append(end)
+            # Who puts it down looks afterwards what there is.
+            if self._carried:
+                return
+            with self._ready:
+                self._wake()
+            return
         with self._ready:
             while len(self._ends) >= BOUND:
+                self._carried = False
+                self._wake()
                 self._ready.wait()
             self._ends.append(end)
             self._wake()
 
+    # -- by who runs jobs
+
+    def carry(self) -> None:
+        """Send what there is, and read what was answered, without waiting for anything.
+
+        From here on nobody else does, until :meth:`put_down`.
+        """
+        now = time.monotonic()
+        if self._flushes or now < self._carried_at or not self._turn.acquire(blocking=False):
+            return
+        try:
+            if not self._carried:
+                self._carried = True
+                if self._flushes:  # who came in between looked before this
+                    self._carried = False
+                    return
+                self.look()
+            if self._flight:
+                if len(self._ends) < MANY and not self._ahead.answered:
+                    return
+                self._land()
+            if len(self._ends) >= LEAST or (self._ends and now - self._carried_at > PAUSE):
+                self._carried_at = now
+                group = self._group()
+                self._ahead.ask(self._store.finish_command(group))
+        except StoreUnavailable:
+            # The thread knows what to do about it.
+            self._carried_at = now + RETRY
+            self._undo()
+            self.put_down()
+        finally:
+            self._turn.release()
+
+    def put_down(self) -> None:
+        """Leave the rest to the thread."""
+        if self._carried:
+            self._carried = False
+            if self._ends or self._flight:
+                with self._ready:
+                    self._wake()
+
+    def _land(self) -> None:
+        """Read an answer; waits for it."""
+        self._over(self._flight, self._ahead.read())
+        with self._ready:
+            self._flight = []
+            self._ready.notify_all()
+
+    def _undo(self) -> None:
+        """Have what was sent, or was to be, sent once more. The server takes no end twice."""
+        with self._ready:
+            self._ends.extendleft(reversed(self._flight))
+            self._flight = []
+
+    def _group(self) -> list[Finished]:
+        with self._ready:
+            ends = self._ends
+            self._flight = [ends.popleft() for _ in range(min(GROUP, len(ends)))]
+            return self._flight
+
     def start_soon(self, start: Start) -> None:
         """Tell the start of a job, unless it is over by then."""
         self._starts.append((time.monotonic() + SOON, start))
-        self.look()
+        if self._asleep or self._thread is None:
+            self.look()
 
     def look(self) -> None:
         """Call :attr:`watch` in a moment."""
@@ -71,7 +161,19 @@ class Commits:
     def flush(self, timeout: float | None) -> bool:
         """Wait until all ends are told; false if that took too long."""
         with self._ready:
-            return self._ready.wait_for(lambda: not self._ends and not self._sending, timeout)
+            self._flushes += 1
+            self._carried = False
+            try:
+                if self._ends or self._flight:
+                    self._wake()
+                return self._ready.wait_for(self._is_clear, timeout)
+            finally:
+                self._flushes -= 1
+
+    def _is_clear(self) -> bool:
+        return not (self._ends or self._sending or self._flight)
+
+    # -- by the thread
 
     def _wake(self) -> None:
         if self._thread is None:
@@ -84,25 +186,33 @@ class Commits:
         watching = False
         while True:
             with self._ready:
-                if not self._ends:
+                if self._carried or not (self._ends or self._flight):
                     # While jobs start it looks again soon, so that none has to wake it for that.
                     # Asleep first, then the look: who adds a start looks the other way round.
                     self._waiting = self._asleep = True
-                    self._asleep = not (self._starts or watching)
+                    self._asleep = not (self._starts or watching or self._carried)
                     self._ready.wait(None if self._asleep else SOON)
                     self._asleep = self._waiting = False
-                group = [self._ends.popleft() for _ in range(min(GROUP, len(self._ends)))]
-                self._sending = bool(group)
-            if group:
-                self._commit(group)
+            if not self._carried:
+                self._send()
             self._tell_starts()
             watching = self.watch()
 
-    def _commit(self, group: list[Finished]) -> None:
-        self.settle(group)
-        with self._ready:
-            self._sending = False
-            self._ready.notify_all()
+    def _send(self) -> None:
+        with self._turn:
+            if self._flight:
+                try:
+                    self._land()
+                except StoreUnavailable:
+                    self._undo()
+            with self._ready:
+                group = [self._ends.popleft() for _ in range(min(GROUP, len(self._ends)))]
+                self._sending = bool(group)
+            if group:
+                self.settle(group)
+                with self._ready:
+                    self._sending = False
+                    self._ready.notify_all()
 
     def settle(self, group: list[Finished]) -> None:
         """Tell the ends of some jobs, in the thread of the caller."""
@@ -112,8 +222,7 @@ class Commits:
         if answers is None:
             # One of them is in the way of all.
             answers = [(self._store_all([end]) or [0])[0] for end in group]
-        for end, answer in zip(group, answers, strict=True):
-            self._over(end, answer)
+        self._over(group, answers)
 
     def _store_all(self, group: list[Finished]) -> list[int] | None:
         """What the server answers, once it is there; ``None`` if it refuses for good."""

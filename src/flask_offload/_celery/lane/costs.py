@@ -15,6 +15,8 @@ REQUESTS = frozenset(
 )
 #: The seconds that a task is said to take of which nothing is known.
 UNKNOWN = 1e6
+#: Seconds that a job takes which no thread has waited for so long to be let go on.
+LONG = 0.05
 #: Seconds for which a text of all of them is good.
 FRESH = 0.1
 
@@ -49,12 +51,16 @@ class Costs:
         return self._seconds.get(name, default)
 
     def measure(self, name: str, took: float) -> None:
-        """Learn from a job. One that is much slower counts at once, others little by little."""
+        """Learn from a job.
+
+        One that takes long counts at once, others little by little: most of those that were much
+        slower than the others had only to wait for the interpreter or for a processor.
+        """
         known = self._seconds.get(name)
-        if known is None or took > 4 * known:
+        if known is None or (took > LONG and took > 4 * known):
             self._seconds[name] = took
         else:
-            self._seconds[name] = known + (took - known) / 8
+            self._seconds[name] = known + (min(took, 8 * known) - known) / 8
 
     def shown(self) -> str:
         """The seconds of each task that may take the lane, as JSON."""

@@ -11,20 +11,28 @@ from contextlib import suppress
 
 from celery.worker import state as worker_state
 
-from ..._store import StoreUnavailable
+from ..._store import Ahead, StoreUnavailable, fetched
 from . import short
 from .base import SHARE, Lane
+from .commits import SOON
 from .light import LightRequest, _current
 
 if t.TYPE_CHECKING:
     from ..engine import Engine
+    from ..message import Message
 
-__all__ = ["InProcessLane", "SoloLane"]
+__all__ = ["HOT", "InProcessLane", "SoloLane"]
 
 log = logging.getLogger("flask_offload")
 
+#: Seconds that a job takes at most of which one thread runs one after the other.
+HOT = 0.0003
+#: Of how many of them it looks after each what the server has to say.
+STEP = 8
 #: Seconds that the event loop of a solo worker stays away.
 TURN = 0.05
+#: Seconds until the server is asked ahead again that could not be.
+RETRY = 1.0
 
 
 class InProcessLane(Lane):
@@ -35,6 +43,12 @@ class InProcessLane(Lane):
         self._lock = threading.Lock()
         self._refilling = threading.Lock()
         self._loops = self._slow = self._in_pool = 0
+        self._commits = engine.commits
+        #: For jobs that are wanted soon.
+        self._ahead = Ahead(engine.store)
+        self._ask_after = 0.0
+        #: Whether somebody takes it who will not run it.
+        self._landing = False
 
     @property
     def size(self) -> int:
@@ -78,20 +92,24 @@ class InProcessLane(Lane):
                     self._slow -= 1
             self._costs.measure(light.type, time.monotonic() - began)
 
+    # -- more of them
+
     def _refill(self) -> bool:
         """Fetch more before the threads have nothing to do; false if there is nothing."""
-        if self.stopped or not self._refilling.acquire(blocking=False):
+        # Of what is on its way, whoever reads it, there may be something for this thread.
+        on_its_way = self._ahead.asked or self._landing
+        if not (on_its_way or (self._more and not self.stopped)):
+            return False
+        if not self._refilling.acquire(blocking=on_its_way):
             return False
         try:
-            quick = self._quick
-            share = SHARE - self._behind / quick
-            if share <= 0:
+            if self._ahead.asked:
+                self._land()
                 return bool(self._waiting)
-            for message, _ in self.fetch(self._consumed(), 0, quick, share):
-                # Celery's own consumer is in another thread; it gets it from the line.
-                self._engine.release(
-                    message["properties"]["delivery_tag"], forgive=True, in_pool=True
-                )
+            share = self._share()
+            if share <= 0 or not self._more or self.stopped:
+                return bool(self._waiting)
+            self._hand_on(self.fetch(self._consumed(), 0, self._quick, share))
         except StoreUnavailable as error:
             log.warning("No jobs could be fetched: %s", error)
             self._more = False
@@ -99,9 +117,73 @@ class InProcessLane(Lane):
             self._refilling.release()
         return bool(self._waiting)
 
+    def _between(self, more: bool = True) -> None:
+        """Between quick jobs: have told what there is to tell, and ask for more in good time,
+        without waiting for an answer."""
+        self._commits.carry()
+        low = more and self._more and self._behind < SHARE / 2 * self._quick
+        if not (self._ahead.asked or low) or not self._refilling.acquire(blocking=False):
+            return
+        try:
+            if self._ahead.asked:
+                if self._ahead.answered:
+                    self._land()
+            elif not self.stopped and self._moved_at > self._ask_after:
+                self._ahead.ask(self.fetch_command(self._consumed(), 0, self._quick, self._share()))
+        except StoreUnavailable:
+            # There is still something to do. Who has not will say so.
+            self._ask_after = time.monotonic() + RETRY
+        finally:
+            self._refilling.release()
+
+    def _share(self) -> float:
+        """Seconds of work that each may have more."""
+        return SHARE - self._behind / self._quick
+
+    def _land(self) -> None:
+        """Take what was asked for ahead; waits for it."""
+        asked_at = self._ahead.asked_at
+        found = fetched(self._ahead.read())
+        # Until now nobody has renewed their leases.
+        if self.stopped or time.monotonic() - asked_at > self._engine.settings.lease / 3:
+            self.give_back(found.jobs)
+        else:
+            self._hand_on(self.take(found))
+
+    def _hand_on(self, messages: list[tuple[Message, str]]) -> None:
+        # Celery's own consumer is in another thread; it gets them from the line.
+        for message, _ in messages:
+            tag = message["properties"]["delivery_tag"]
+            self._engine.release(tag, forgive=True, in_pool=True)
+
     def _consumed(self) -> t.Sequence[str]:
         """The queues of the last look that are still consumed."""
         return self._queues
+
+    def _give_back_stuck(self) -> bool:
+        if time.monotonic() - self._moved_at > SOON:
+            # A job that turned out slow keeps its thread from sending, and from reading answers.
+            self._commits.put_down()
+            if self._ahead.asked:
+                self._land_soon()
+        return super()._give_back_stuck() or self._ahead.asked
+
+    def _land_soon(self) -> None:
+        """Take what was asked for ahead, in place of who asked."""
+        self._landing = True
+        try:
+            with self._refilling:
+                if self._ahead.asked:
+                    self._land()
+        except StoreUnavailable as error:
+            log.warning("No jobs could be fetched: %s", error)
+        finally:
+            self._landing = False
+
+    def end(self) -> None:
+        self.stop()
+        self._land_soon()
+        super().end()
 
 
 class SoloLane(InProcessLane):
@@ -116,14 +198,21 @@ class SoloLane(InProcessLane):
     def _turn(self) -> None:
         until = time.monotonic() + TURN
         self._loops = 1
+        run = 0
         try:
             while True:
                 try:
                     light, cost = self._waiting.popleft()
                 except IndexError:
-                    if time.monotonic() < until and self._more and self._refill():
+                    if (self._ahead.asked or self._moved_at < until) and self._refill():
                         continue
                     return
+                if cost > HOT:
+                    self._commits.put_down()
                 self._run(light, cost)
+                run += 1
+                if cost <= HOT and run % STEP == 0:
+                    self._between(self._moved_at < until)
         finally:
+            self._commits.put_down()
             self._loops = 0

@@ -76,8 +76,15 @@ class Pickup:
         """Whether there is something to wait for."""
         return bool(self._queues) and _alive()
 
-    def consumes(self, queue: str) -> bool:
-        return queue in self._queues
+    def next_queues(self) -> list[str]:
+        """The queues that are consumed, in the order of this turn."""
+        source = self._source
+        return source.next_queues() if source is not None and self._queues else []
+
+    def took_from(self, queue: str) -> None:
+        """Note that it was the turn of a queue."""
+        if self._source is not None:
+            self._source.took_from(queue)
 
     def watch(self, source: Source, queues: list[str]) -> None:
         """Wait for these queues from now on, or for none."""
@@ -113,7 +120,7 @@ class Pickup:
     def _hear(self) -> Fetched | None:
         """What the server has; nothing if the wait was interrupted."""
         bell, lane, source = self._bell, self._lane, self._source
-        queues = source.next_queues() if source is not None and self._queues else []
+        queues = self.next_queues()
         if source is None or not queues:
             return None
         if bell.asked and bell.asked != frozenset(queues):
@@ -137,8 +144,6 @@ class Pickup:
         if self._lane.stopped or not self._queues:
             self._lane.give_back(found.jobs)
             return
-        if found.jobs:
-            source.took_from(found.jobs[0].queue)
         rest = self._lane.take(found)
         if rest:
             source.deliver(rest)
