@@ -9,7 +9,7 @@ import typing as t
 
 import pytest
 
-from flask_offload._celery.stored import EMBED, pack, unpack
+from flask_offload._celery.stored import EMBED, opened, pack, parts, unpack
 
 BODY = '[[1], {"a": "é\\n"}' + EMBED
 
@@ -97,3 +97,42 @@ def test_deliveries_share_nothing() -> None:
     first["headers"]["stamps"]["x"] = first["headers"]["timelimit"][0] = 1
     assert unpack(text, "a", "celery")["headers"]["stamps"] == {}
     assert unpack(text, "a", "celery")["headers"]["timelimit"] == [None, None]
+
+
+BODIES = [
+    ("[[1], {}" + EMBED, [1], {}, None),
+    ("[[], {}" + EMBED, [], {}, None),
+    ('[[1, "],\\n[ é"], {"a": {"b": [null]}}, {"callbacks": [2]}]', [1, "],\n[ é"],
+     {"a": {"b": [None]}}, {"callbacks": [2]}),
+    ('[[1],{"a":2},{"chain":null}]', [1], {"a": 2}, {"chain": None}),
+    ('[[{"__type__": "uuid", "__value__": {"hex": "c" }}, 1.5], {}' + EMBED, None, {}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "args", "kwargs", "embed"), BODIES)
+def test_is_read_in_one_go_as_step_by_step(
+    body: str, args: t.Any, kwargs: t.Any, embed: t.Any
+) -> None:
+    given = message(body)
+    given["headers"]["of mine"] = 1
+    text = pack(given, "celery")
+    if args is None:
+        with pytest.raises(ValueError, match="badly formed"):
+            opened(text)
+        return
+    found, known = opened(text), parts(text)
+    assert found is not None
+    assert known is not None
+    assert found.listed == [*known[:5], {"of mine": 1}, {}]
+    assert (found.args, found.kwargs, found.embed) == (args, kwargs, embed)
+
+
+@pytest.mark.parametrize("text", ['{"task": "t"}', "", "x"])
+def test_what_was_kept_whole_is_not_opened(text: str) -> None:
+    assert opened(text) is None
+
+
+@pytest.mark.parametrize("end", ["", "[", "[1]", "[[1], 2, 3, 4]", "[[1], {}, {}", "[[1], {} "])
+def test_what_is_no_message_cannot_be_read(end: str) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        opened('["t","","","",""]\n' + end)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import typing as t
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from .engine import refused
 from .lane.light import current_light
 from .plain import store_of
 from .sentinel import StoreConnections
+from .stored import quoted
 from .tracing import DeliveriesExhausted, attempt, current_run, fence
 
 if t.TYPE_CHECKING:
@@ -113,10 +113,10 @@ class OffloadBackend(StoreConnections):
                 "null" if result is None else self._checked(result),
                 ', "traceback": null, "children": ',
                 self.encode(children) if children else "[]",
-                f', "date_done": "{datetime.now(UTC).isoformat()}"',
+                f', "date_done": "{_now()}"',
                 f', "group_id": {self.encode(group)}' if group else "",
                 f', "parent_id": {self.encode(parent)}' if parent else "",
-                f', "task_id": {json.dumps(task_id)}}}',
+                f', "task_id": {quoted(task_id)}}}',
             )
         )
 
@@ -170,7 +170,7 @@ class OffloadBackend(StoreConnections):
         ran = light.ran if run is None else run.ran
         if run is not None:
             run.ended = True
-        which = attempt(request), fence(request)
+        which = attempt(light.request_dict), fence(light.request_dict)
         light.end(Finished(light.id, JobState.SUCCEEDED, text, {}, *which, ran))
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
@@ -250,6 +250,21 @@ class OffloadBackend(StoreConnections):
         if meta["status"] == states.PENDING and state is not None:
             meta |= {"status": state.celery, "task_id": task_id}
         return meta
+
+
+_second = 0, ""
+
+
+def _now() -> str:
+    """The time in ISO 8601, all but its fraction made once a second."""
+    global _second
+    now = time.time()
+    second, text = _second
+    if int(now) != second:
+        second = int(now)
+        text = datetime.fromtimestamp(second, UTC).isoformat()[:19]
+        _second = second, text
+    return f"{text}.{int((now - second) * 1e6):06d}+00:00"
 
 
 def _redelivered(request: t.Any) -> bool:

@@ -11,7 +11,21 @@ import base64
 import json
 import typing as t
 
-__all__ = ["EMBED", "LISTED", "USUAL", "Parts", "line", "pack", "parts", "quoted", "unpack"]
+from kombu.utils import json as kombu_json
+
+__all__ = [
+    "EMBED",
+    "LISTED",
+    "USUAL",
+    "Opened",
+    "Parts",
+    "line",
+    "opened",
+    "pack",
+    "parts",
+    "quoted",
+    "unpack",
+]
 
 Message = dict[str, t.Any]
 
@@ -144,6 +158,62 @@ def parts(text: str) -> Parts | None:
     return Parts(
         task, argsrepr, kwargsrepr, origin, reply_to, headers, properties, body, cut
     )  # fmt: skip
+
+
+class Opened(t.NamedTuple):
+    """What a stored message says, with its body read.
+
+    :param listed: The values of :data:`LISTED`, the property ``reply_to``, and headers and
+        properties that are not as usual, if there are any.
+    :param embed: ``None`` if it goes without saying.
+    """
+
+    listed: list[t.Any]
+    args: t.Any
+    kwargs: t.Any
+    embed: t.Any
+
+
+#: Reads one value, and tells where it ends.
+_scan: t.Callable[[str, int], tuple[t.Any, int]] = t.cast("t.Any", json.JSONDecoder()).scan_once
+
+
+def opened(text: str) -> Opened | None:
+    """All of a message that was packed; ``None`` if it was kept whole.
+
+    :raises ValueError, TypeError: It cannot be read.
+    """
+    if not text.startswith("["):
+        return None
+    found = None if '"__type__"' in text else _read(text)
+    if found is not None:
+        return found
+    # kombu's own decoder, where there is something for it to decode.
+    *listed, headers, properties, body, cut = t.cast("Parts", parts(text))
+    args, kwargs, embed = kombu_json.loads(f"{body}, null]" if cut else body)
+    return Opened([*listed, headers, properties], args, kwargs, embed)
+
+
+def _read(text: str) -> Opened | None:
+    """All of it in one go, if it is written as we write it."""
+    embed = None
+    try:
+        listed, end = _scan(text, 0)
+        if text[end : end + 2] != "\n[":
+            return None
+        args, end = _scan(text, end + 2)
+        if text[end : end + 2] != ", ":
+            return None
+        kwargs, end = _scan(text, end + 2)
+        if end < len(text):
+            if text[end : end + 2] != ", ":
+                return None
+            embed, end = _scan(text, end + 2)
+            if text[end:] != "]":
+                return None
+    except StopIteration:
+        return None
+    return Opened(listed, args, kwargs, embed)
 
 
 def unpack(text: str, job_id: str, queue: str) -> Message:

@@ -52,6 +52,9 @@ class DeliveriesExhausted(WorkerLostError):  # type: ignore[misc]
 def attempt(request: t.Any) -> tuple[int, int]:
     """Which attempt a Celery request belongs to: its counts of replacements and retries."""
 
+    if type(request) is dict:
+        return int(request.get("replaced_task_nesting") or 0), int(request.get("retries") or 0)
+
     def get(key: str) -> int:
         value = request.get(key) if isinstance(request, dict) else getattr(request, key, 0)
         return int(value or 0)
@@ -213,6 +216,8 @@ class Run:
 
     def __exit__(self, *exc: object) -> None:
         self.over = True
+        if self._origin is not None and self._app.engine is not None:
+            self._app.engine.commits.started(self)
         sys.stdout.flush()  # What the task printed without a line end.
         if self._job is None:
             return

@@ -16,7 +16,7 @@ from celery.worker import state as worker_state
 
 from ..._store import Delivery, StoreUnavailable
 from ..message import Message, tag
-from ..stored import parts
+from ..stored import opened
 from .costs import Costs
 from .light import LightRequest, Unfit
 
@@ -100,16 +100,18 @@ class Lane:
         """Take a job into the lane; false if it must go Celery's way."""
         consumer = self._consumer
         try:
-            found = parts(delivery.envelope)
-            if found is None or self.stopped or not self._costs.fits(found.task):
+            found = opened(delivery.envelope)
+            if found is None or self.stopped:
                 return False
-            task = consumer.app.tasks[found.task]
+            name, *_ = found.listed
+            if not self._costs.fits(name):
+                return False
+            task = consumer.app.tasks[name]
             light = self.request(self._engine, delivery, found, task, consumer)
         except (Unfit, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return False
-        name = found.task
         self._tell_received(light)
-        worker_state.task_reserved(light)
+        light.on_reserved()
         cost = min(SHARE, self._costs.of(name, SHARE))
         self._each += (cost - self._each) / 8
         self._moved_at = time.monotonic()
@@ -123,12 +125,14 @@ class Lane:
                 "kwargs": light.kwargsrepr, "eta": None,
             }  # fmt: skip
             received.info(trace.LOG_RECEIVED, context, extra={"data": context})
-        signals.task_received.send(sender=self._consumer, request=light)
-        light.send_event(
-            "task-received", name=light.name, args=light.argsrepr, kwargs=light.kwargsrepr,
-            root_id=light.root_id, parent_id=light.parent_id,
-            retries=light.request_dict.get("retries", 0), eta=None, expires=None,
-        )  # fmt: skip
+        if signals.task_received.receivers:
+            signals.task_received.send(sender=self._consumer, request=light)
+        if light.tells:
+            light.send_event(
+                "task-received", name=light.name, args=light.argsrepr, kwargs=light.kwargsrepr,
+                root_id=light.root_id, parent_id=light.parent_id,
+                retries=light.request_dict.get("retries", 0), eta=None, expires=None,
+            )  # fmt: skip
 
     def fetch(
         self, queues: t.Sequence[str], room: int, slots: int, share: float = SHARE

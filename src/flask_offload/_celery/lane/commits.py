@@ -22,8 +22,8 @@ log = logging.getLogger("flask_offload")
 BOUND = 1_000
 #: Most ends of one round trip: the server does nothing else meanwhile.
 GROUP = 100
-#: Least ends for which a thread that runs jobs sends a group, unless the last one was a while ago.
-LEAST, PAUSE = 50, 0.002
+#: Seconds from one group to the next that a thread sends which runs jobs, unless there is a full one.
+PAUSE = 0.005
 #: Ends for which such a thread waits for the answer of the group before.
 MANY = 500
 #: Seconds that a job runs before its start is told by itself.
@@ -54,7 +54,9 @@ class Commits:
     def reset(self) -> None:
         """Forget all: what a forked child has of it is its parent's."""
         self._ends: deque[Finished] = deque()
-        self._starts: deque[tuple[float, Start]] = deque()
+        #: Those of jobs that run, and when they are to be told.
+        self._starts: dict[Start, float] = {}
+        self._started_at = 0.0
         self._ready = threading.Condition()
         self._thread: threading.Thread | None = None
         self._waiting = self._asleep = self._sending = False
@@ -107,7 +109,7 @@ class Commits:
                 if len(self._ends) < MANY and not self._ahead.answered:
                     return
                 self._land()
-            if len(self._ends) >= LEAST or (self._ends and now - self._carried_at > PAUSE):
+            if len(self._ends) >= GROUP or (self._ends and now - self._carried_at > PAUSE):
                 self._carried_at = now
                 group = self._group()
                 self._ahead.ask(self._store.finish_command(group))
@@ -148,9 +150,14 @@ class Commits:
 
     def start_soon(self, start: Start) -> None:
         """Tell the start of a job, unless it is over by then."""
-        self._starts.append((time.monotonic() + SOON, start))
+        self._starts[start] = start.began + SOON
+        self._started_at = start.began
         if self._asleep or self._thread is None:
             self.look()
+
+    def started(self, start: Start) -> None:
+        """Tell a start no more: the job is over."""
+        self._starts.pop(start, None)
 
     def look(self) -> None:
         """Call :attr:`watch` in a moment."""
@@ -190,7 +197,12 @@ class Commits:
                     # While jobs start it looks again soon, so that none has to wake it for that.
                     # Asleep first, then the look: who adds a start looks the other way round.
                     self._waiting = self._asleep = True
-                    self._asleep = not (self._starts or watching or self._carried)
+                    self._asleep = not (
+                        self._starts
+                        or watching
+                        or self._carried
+                        or time.monotonic() - self._started_at < SOON
+                    )
                     self._ready.wait(None if self._asleep else SOON)
                     self._asleep = self._waiting = False
             if not self._carried:
@@ -240,9 +252,10 @@ class Commits:
                 return None
 
     def _tell_starts(self) -> None:
-        now = time.monotonic()
-        while self._starts and (self._starts[0][1].over or self._starts[0][0] <= now):
-            _, start = self._starts.popleft()
+        for start, due in self._starts.copy().items():
+            if not start.over and time.monotonic() < due:
+                continue
+            self._starts.pop(start, None)
             if start.over:
                 continue
             try:
@@ -250,7 +263,7 @@ class Commits:
             except StoreUnavailable as error:
                 if error.for_good:
                     continue
-                self._starts.append((time.monotonic() + RETRY, start))
+                self._starts[start] = time.monotonic() + RETRY
                 return
             except Exception:
                 log.exception("The start of a job was not told.")
@@ -259,6 +272,7 @@ class Commits:
 class Start(t.Protocol):
     """A start that may be told."""
 
+    began: float
     over: bool
 
     def tell(self) -> None: ...

@@ -43,6 +43,7 @@ class InProcessLane(Lane):
         self._lock = threading.Lock()
         self._refilling = threading.Lock()
         self._loops = self._slow = self._in_pool = 0
+        self._pid = os.getpid()
         self._commits = engine.commits
         #: For jobs that are wanted soon.
         self._ahead = Ahead(engine.store)
@@ -76,7 +77,7 @@ class InProcessLane(Lane):
         token = _current.set(light)
         try:
             if not light.revoked():
-                light.on_accepted(os.getpid(), began)
+                light.on_accepted(self._pid, began)
                 light.on_success(short.run(light))
         except BaseException:
             # Of the task (an exit), or of what looks after it: nobody else hears of it here.

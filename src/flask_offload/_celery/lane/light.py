@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 import typing as t
 from contextvars import ContextVar
+from weakref import ref
 
 from celery.app.task import Context
+from celery.worker import request as celery_request
 from celery.worker import state as worker_state
 from celery.worker.request import Request
-from kombu.utils import json as kombu_json
 
 from ..message import AT_ONCE, ETA, FENCE
 from ..request import OffloadRequest
@@ -19,16 +19,29 @@ from ..stored import LISTED, USUAL
 if t.TYPE_CHECKING:
     from ..._store import Delivery, Finished
     from ..engine import Engine
-    from ..stored import Parts
+    from ..stored import Opened
 
 __all__ = ["LightRequest", "Unfit", "current_light"]
 
 #: What the embed of a message holds that is for nobody.
 _NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+#: What the request of every job says, in its order; what is None differs.
+_BLANK: dict[str, t.Any] = {
+    **USUAL, **_NOTHING,
+    **dict.fromkeys(
+        "id root_id task origin argsrepr kwargsrepr headers properties delivery_info reply_to "
+        "correlation_id hostname args kwargs".split()
+    ),
+    "is_eager": False, FENCE: None,
+}  # fmt: skip
 #: The headers that every message has, and ours.
 _KNOWN = frozenset({*USUAL, *LISTED, "id", "root_id", FENCE, AT_ONCE, ETA})
 #: What Celery's own consumer must look at.
 _UNFIT = ("id", "compression", "expires", "stamped_headers")
+
+
+_reserved: t.Any = worker_state.reserved_requests
+_active: t.Any = worker_state.active_requests
 
 
 class Unfit(Exception):
@@ -46,68 +59,74 @@ class LightRequest(OffloadRequest):
     :raises Unfit: The message is not of that form.
     """
 
+    # As they are in all of them; Celery's class keeps them with each request.
+    _message = _content_type = _content_encoding = None
+    _utc = _decoded = True
+    _eta = _expires = _parent_id = None
+    _ignore_result = False
+    _connection_errors = ()
+    began = 0.0
+    #: Whether its end was told, or is about to be.
+    ended = False
+    #: Whether there is nothing to do after it but to store what it returns.
+    simple = True
+
     def __init__(
-        self, engine: Engine, delivery: Delivery, found: Parts, task: t.Any, consumer: t.Any
+        self, engine: Engine, delivery: Delivery, found: Opened, task: t.Any, consumer: t.Any
     ) -> None:
-        extra, body = found.headers, found.body
-        if extra and any(extra.get(name) for name in _UNFIT):
-            raise Unfit
-        if "delivery_tag" in found.properties or "delivery_info" in found.properties:
-            raise Unfit
-        # kombu's own decoder, where there is something for it to decode.
-        loads = kombu_json.loads if '"__type__"' in body else json.loads
-        args, kwargs, embed = loads(f"{body}, null]" if found.cut else body)
+        (name, argsrepr, kwargsrepr, origin, reply_to, *more), args, kwargs, embed = found
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise Unfit
-        job_id, fence = delivery.job_id, delivery.fence
-        self._offload, self.tag = engine, f"{fence}:{job_id}"
-        self._app, self._task, self._hostname = consumer.app, task, consumer.hostname
+        job_id, fence, queue, _, at_once, sender = delivery
+        hostname = consumer.hostname
+        self._offload, self.tag = engine, (tag := f"{fence}:{job_id}")
+        self._app, self._task, self._hostname = consumer.app, task, hostname
         self._eventer = consumer.event_dispatcher
-        self._message, self._utc, self._decoded = None, True, True
         self._body = self._Request__payload = (args, kwargs, embed or _NOTHING)
-        self._content_type = self._content_encoding = None
         self._args, self._kwargs = args, kwargs
-        self._argsrepr, self._kwargsrepr = found.argsrepr, found.kwargsrepr
-        self.id, self._type, self.name = job_id, found.task, found.task
-        self._root_id, self._parent_id = job_id, None
-        self._ignore_result = False
-        self._eta = self._expires = None
-        self._connection_errors = ()
+        self._argsrepr, self._kwargsrepr = argsrepr, kwargsrepr
+        self.id = self._root_id = job_id
+        self._type = self.name = name
         again = fence > 1
-        queue = delivery.queue
         self._delivery_info = {
             "exchange": "", "routing_key": queue, "priority": 0, "redelivered": again,
         }  # fmt: skip
-        properties = {
+        self._request_dict = request = _BLANK.copy()
+        request["id"] = request["root_id"] = request["correlation_id"] = job_id
+        request["timelimit"], request["stamps"] = [None, None], {}
+        request["task"], request["origin"] = name, origin
+        request["argsrepr"], request["kwargsrepr"] = argsrepr, kwargsrepr
+        request["args"], request["kwargs"] = args, kwargs
+        request["reply_to"], request["hostname"] = reply_to, hostname
+        request["delivery_info"], request[FENCE] = self._delivery_info, fence
+        request["properties"] = {
             "correlation_id": job_id,
             "body_encoding": "base64",
             "delivery_info": {"exchange": "", "routing_key": queue, "redelivered": again},
             "delivery_mode": 2,
             "priority": 0,
-            "reply_to": found.reply_to,
-            "delivery_tag": self.tag,
+            "reply_to": reply_to,
+            "delivery_tag": tag,
         }
-        self._request_dict: dict[str, t.Any] = {
-            **USUAL, **_NOTHING,
-            "id": job_id, "root_id": job_id, "timelimit": [None, None], "stamps": {},
-            "task": found.task, "origin": found.origin,
-            "argsrepr": found.argsrepr, "kwargsrepr": found.kwargsrepr,
-            "headers": None, "properties": properties, "delivery_info": self._delivery_info,
-            "reply_to": found.reply_to, "correlation_id": job_id, "hostname": consumer.hostname,
-            "args": args, "kwargs": kwargs, "is_eager": False, FENCE: fence,
-        }  # fmt: skip
-        if delivery.at_once:
-            self._request_dict[AT_ONCE] = delivery.origin
-        #: Whether there is nothing to do after it but to store what it returns.
-        self.simple = not embed or not any(embed.values())
-        if embed or extra or found.properties:
-            self._is_unusual(found, embed)
-        self.began = 0.0
-        self.ended = False
+        if at_once:
+            request[AT_ONCE] = sender
+        if embed or more:
+            extra, others = more or ({}, {})
+            self._is_unusual(extra, others, embed)
 
-    def _is_unusual(self, found: Parts, embed: dict[str, t.Any] | None) -> None:
-        """Say what only some messages say."""
-        extra, request = found.headers, self._request_dict
+    def _is_unusual(
+        self, extra: dict[str, t.Any], others: dict[str, t.Any], embed: dict[str, t.Any] | None
+    ) -> None:
+        """Say what only some messages say.
+
+        :param extra, others: Headers and properties.
+        """
+        if any(extra.get(name) for name in _UNFIT):
+            raise Unfit
+        if "delivery_tag" in others or "delivery_info" in others:
+            raise Unfit
+        self.simple = not embed or not any(embed.values())
+        request = self._request_dict
         request.update(extra)
         request.update(embed or ())
         if request["eta"]:
@@ -116,7 +135,7 @@ class LightRequest(OffloadRequest):
         # What the sender added.
         request["headers"] = {name: extra[name] for name in extra.keys() - _KNOWN} or None
         properties = request["properties"]
-        properties.update(found.properties)
+        properties.update(others)
         request["correlation_id"] = properties["correlation_id"]
         self._delivery_info["priority"] = properties["priority"]
         self.name = request["shadow"] or self._type
@@ -148,9 +167,38 @@ class LightRequest(OffloadRequest):
             and (not eventer.groups or "task" in eventer.groups)
         )
 
+    # -- what Celery knows of the jobs of this worker: the same, noted directly
+
+    def on_reserved(self) -> None:
+        """Note that it is here; see :func:`celery.worker.state.task_reserved`."""
+        self._ref = ref(self)
+        worker_state.requests[self.id] = self
+        _reserved.data.add(self._ref)
+
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         self.began = time_accepted
-        super().on_accepted(pid, time_accepted)
+        if self._terminate_on_ack is not None or celery_request._does_debug or self.tells:
+            super().on_accepted(pid, time_accepted)
+            return
+        self.worker_pid = pid
+        self.time_start = time.time() - (time.monotonic() - time_accepted)
+        worker_state.requests[self.id] = self
+        _active.data.add(self._ref)
+        worker_state.total_count[self.name] += 1
+        worker_state.all_total_count[0] += 1
+
+    def on_ready(self) -> None:
+        """Note that it is over, and not among those that Celery remembers as successful, for which
+        there is no use here; see :func:`celery.worker.state.task_ready`."""
+        worker_state.requests.pop(self.id, None)
+        _active.data.discard(self._ref)
+        _reserved.data.discard(self._ref)
+
+    def revoked(self) -> bool:
+        # What else Celery asks, its expiry and its stamps, is of messages that are unfit.
+        if not self._already_revoked and self.id not in worker_state.revoked:
+            return False
+        return bool(super().revoked())
 
     def end(self, end: Finished) -> None:
         """Tell the server what came of it, together with what came of others."""
@@ -170,9 +218,8 @@ class LightRequest(OffloadRequest):
         if outcome[0] or self.tells:
             super().on_success(outcome, **more)
             return
-        # Not among those that Celery remembers as successful, for which there is no use here.
-        worker_state.task_ready(self)
-        if self.task.acks_late:
+        self.on_ready()
+        if self._task.acks_late:
             self.acknowledge()
 
     def acknowledge(self) -> None:
