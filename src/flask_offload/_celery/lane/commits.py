@@ -22,7 +22,7 @@ log = logging.getLogger("flask_offload")
 BOUND = 1_000
 #: Most ends of one round trip: the server does nothing else meanwhile.
 GROUP = 100
-#: Seconds from one group to the next that a thread sends which runs jobs, unless there is a full one.
+#: Seconds from one group to the next, unless it is full, of a thread that runs jobs.
 PAUSE = 0.005
 #: Ends for which such a thread waits for the answer of the group before.
 MANY = 500
