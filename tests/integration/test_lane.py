@@ -58,6 +58,47 @@ def test_what_waits_behind_a_job_that_turns_out_slow_is_given_back(
     assert first.popen.poll() is None
 
 
+def test_what_waits_behind_a_job_that_turns_out_slow_goes_to_another_thread(
+    system: System, tmp_path: Path
+) -> None:
+    """One thread runs what is quick, and has asked for more by then."""
+    ledger = tmp_path / "ledger"
+    sleep = tasks_of(system)["sample.sleep"]
+    system.worker("--pool", "threads", "--concurrency", "2")
+    for job in sleep.enqueue_many([(0,)] * 300):
+        job.get(timeout=20)
+    quick = [(0,)] * 300
+    jobs = sleep.enqueue_many([*quick, (8, str(ledger)), *quick])
+    slow = jobs.pop(300)
+    for job in jobs:
+        assert job.get(timeout=20) == "slept"
+    assert not slow.ready()
+    # Its end and the ends of those before it did not wait for it either, nor did a new one.
+    assert sleep.delay(0).get(timeout=5) == "slept"
+    assert not slow.ready()
+    assert max(job.record.starts for job in jobs) == 1
+    assert slow.get(timeout=20) == "slept"
+
+
+@POOLS
+def test_connections_that_are_lost_lose_and_repeat_nothing(
+    system: System, tmp_path: Path, pool: str
+) -> None:
+    """Neither what the server was asked for ahead, nor what it was told of."""
+    ledger = tmp_path / "ledger"
+    write = tasks_of(system)["sample.note"]
+    jobs = write.enqueue_many([(str(ledger), f"n{n}") for n in range(3_000)])
+    system.worker("--pool", pool, "--concurrency", "2", OFFLOAD_LEASE="2")
+    store = system.app().extensions["offload"].control.store
+    for at in (300, 1_000, 1_700):
+        wait_until(lambda at=at: ledger.exists() and len(ledger.read_text().split()) > at, 20)
+        store.call("CLIENT", "KILL", "TYPE", "normal")
+    for job in jobs:
+        job.get(timeout=30)
+    assert sorted(ledger.read_text().split()) == sorted(f"n{n}" for n in range(3_000))
+    assert {job.record.starts for job in jobs} == {1}
+
+
 @POOLS
 def test_results_wait_for_a_server_that_is_away(
     make_system: t.Callable[..., System], own_valkey: servers.Valkey, tmp_path: Path, pool: str
