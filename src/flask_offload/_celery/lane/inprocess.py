@@ -181,6 +181,11 @@ class InProcessLane(Lane):
         finally:
             self._landing = False
 
+    def disown(self) -> None:
+        super().disown()
+        # Its parent reads the answer, and what holds the lock is a thread of its parent.
+        self._ahead, self._refilling = Ahead(self.store), threading.Lock()
+
     def end(self) -> None:
         self.stop()
         self._land_soon()
