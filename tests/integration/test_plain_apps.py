@@ -100,6 +100,18 @@ def test_error_reaches_the_caller(running: Plain) -> None:
         running.task("fail").delay().get(timeout=20)
 
 
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_plain_job_takes_the_short_way(plain: t.Callable[..., Plain], pool: str) -> None:
+    """Unless somebody listens to the signals of every run; the way is told by the traceback."""
+    made = plain(task_acks_late=True)
+    made.worker("--pool", pool, "--concurrency", "1")
+    job = made.task("fail").delay()
+    with pytest.raises(ValueError, match="on purpose"):
+        job.get(timeout=20)
+    assert "_celery/lane/short.py" in str(job.traceback)
+    assert made.task("due").apply_async(countdown=0.2).get(timeout=20)
+
+
 def test_message_of_protocol_1(running: Plain, valkey: servers.Valkey) -> None:
     app: Celery = running.app
     old = plain_app.create_app(running.url, running.namespace, task_protocol=1)

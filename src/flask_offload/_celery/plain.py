@@ -33,7 +33,7 @@ from .handover import not_to_start
 from .message import ETA, Message
 from .sentinel import sentinels_of
 
-__all__ = ["PlainEngine", "engine_of", "store_of"]
+__all__ = ["PlainEngine", "engine_of", "store_of", "tell_eta"]
 
 NAMESPACE = "celery"
 #: Celery keeps results for ever that have no limit.
@@ -102,7 +102,7 @@ def _engine(url: str, namespace: str, lease: float) -> Engine:
     # No step of a worker does it here.
     engine.tidy = lambda: engine.store.prune_for(1)
     _engines.append(engine)
-    signals.task_prerun.connect(_tell_eta, weak=False, dispatch_uid="offload_eta")
+    signals.task_prerun.connect(tell_eta, weak=False, dispatch_uid="offload_eta")
     return engine
 
 
@@ -162,7 +162,7 @@ def _set(name: str) -> None:
         setattr(engine, name, True)
 
 
-def _tell_eta(task: t.Any, **_: t.Any) -> None:
+def tell_eta(task: t.Any, **_: t.Any) -> None:
     # The worker must not see it: it would wait for it, by its own clock.
     if task.request.eta is None:
         task.request.eta = task.request.get(ETA)
