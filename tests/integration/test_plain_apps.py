@@ -112,6 +112,22 @@ def test_plain_job_takes_the_short_way(plain: t.Callable[..., Plain], pool: str)
     assert made.task("due").apply_async(countdown=0.2).get(timeout=20)
 
 
+def test_plain_job_that_turns_out_slow_keeps_no_other_waiting(
+    plain: t.Callable[..., Plain], tmp_path: Path
+) -> None:
+    """The thread that runs all that is quick is in it; another one hears of the next job."""
+    made = plain(task_acks_late=True)
+    made.worker("--pool", "threads", "--concurrency", "2")
+    ledger = tmp_path / "ledger"
+    for job in [made.task("run").delay(str(ledger)) for _ in range(60)]:
+        job.get(timeout=20)
+    slow = made.task("run").delay(str(tmp_path / "slow"), 6)
+    wait_until((tmp_path / "slow").exists)
+    made.task("run").delay(str(ledger)).get(timeout=4)
+    assert not slow.ready()
+    slow.get(timeout=20)
+
+
 def test_message_of_protocol_1(running: Plain, valkey: servers.Valkey) -> None:
     app: Celery = running.app
     old = plain_app.create_app(running.url, running.namespace, task_protocol=1)

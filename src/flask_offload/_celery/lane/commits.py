@@ -59,7 +59,7 @@ class Commits:
         self._started_at = 0.0
         self._ready = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._waiting = self._asleep = self._sending = False
+        self._waiting = self._asleep = self._sending = self._looks = False
         #: Whether somebody comes by who has what is told here told.
         self._carried = False
         self._carried_at = 0.0
@@ -161,6 +161,7 @@ class Commits:
 
     def look(self) -> None:
         """Call :attr:`watch` in a moment."""
+        self._looks = True
         if self._asleep or self._thread is None:
             with self._ready:
                 self._wake()
@@ -201,6 +202,7 @@ class Commits:
                         self._starts
                         or watching
                         or self._carried
+                        or self._looks
                         or time.monotonic() - self._started_at < SOON
                     )
                     self._ready.wait(None if self._asleep else SOON)
@@ -208,6 +210,7 @@ class Commits:
             if not self._carried:
                 self._send()
             self._tell_starts()
+            self._looks = False
             watching = self.watch()
 
     def _send(self) -> None:

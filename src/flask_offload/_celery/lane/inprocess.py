@@ -204,6 +204,7 @@ class SoloLane(InProcessLane):
     def _turn(self) -> None:
         until = time.monotonic() + TURN
         self._loops = 1
+        self._commits.look()
         run = 0
         try:
             while True:

@@ -155,6 +155,7 @@ class ThreadsLane(InProcessLane):
                     self._waiting.appendleft((light, cost))
                     break
                 self._alone, run, waited = me, 0, _waited()
+                self._commits.look()
             self._run(light, cost)
             run += 1
             if run % STEP == 0 and self._alone == me:
