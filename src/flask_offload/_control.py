@@ -12,6 +12,7 @@ from ._store import (
     Line,
     Overview,
     Role,
+    Standing,
     Statistics,
     Store,
     WorkerInfo,
@@ -131,6 +132,20 @@ class Control:
 
         Of one that runs, only whether its worker is lost.
         """
+        return self.waiting_many([record])[0]
+
+    def waiting_many(self, records: t.Sequence[JobRecord]) -> list[Waiting]:
+        """What each of these jobs waits for; the places of all are asked for at once."""
+        found = [self._waiting_for(record) for record in records]
+        in_line = [r for r, known in zip(records, found, strict=True) if known is None]
+        standings = iter(self.line.standings(in_line))
+        return [
+            self._standing_at(record, next(standings)) if known is None else known
+            for record, known in zip(records, found, strict=True)
+        ]
+
+    def _waiting_for(self, record: JobRecord) -> Waiting | None:
+        """As far as it does not depend on the place of the job; ``None`` for one in line."""
         if record.state.finished:
             return Waiting()
         workers = self.line.workers()
@@ -148,7 +163,9 @@ class Control:
             return Waiting("queue")
         if record.state is not JobState.QUEUED or not record.queue:
             return Waiting()
-        standing = self.line.standing(record)
+        return None
+
+    def _standing_at(self, record: JobRecord, standing: Standing) -> Waiting:
         if standing.parked:
             return Waiting("unknown")
         queue = self.line.queue(record.queue)

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from event_stream import events, stream
+from flask_offload._web.reader import Reader
 from servers import Valkey
 from waiting import wait_until
 from web_app import Site, start
@@ -52,6 +53,40 @@ def test_fifty_streams_cost_one_read_of_each_change(own_valkey: Valkey, tmp_path
         with own_valkey.client() as client:
             # Those of the pool, of this test and of the feed; none of a stream.
             assert len(client.client_list()) < 15
+
+
+def test_the_places_of_many_jobs_are_read_in_few_round_trips(
+    own_valkey: Valkey, tmp_path: Path
+) -> None:
+    site = Site(own_valkey.url, tmp_path)
+    site.worker()
+    line = site.store.keys.queue("celery")
+    first, *others = [site.enqueue() for _ in range(301)]
+    for number, job_id in enumerate([first, *others]):
+        site.store.call("ZADD", line, number, job_id)
+    with site.streams.board.reader(others) as reader:
+        assert places(reader, others) == {i: n for n, i in enumerate(others, 2)}
+        before = round_trips(site)
+        site.store.call("ZREM", line, first)
+        assert places(reader, others) == {i: n for n, i in enumerate(others, 1)}
+        # Some for each fifty of a sweep, of which the change takes one or two.
+        assert round_trips(site) - before < 100
+
+
+def places(reader: Reader, job_ids: list[str]) -> dict[str, int]:
+    """Where jobs stand once each of them has been told."""
+    found: dict[str, int] = {}
+    while found.keys() < set(job_ids):
+        news = reader.take(10)
+        assert news, len(found)
+        found |= {job_id: snapshot.facts.waiting.place for job_id, snapshot in news.items()}
+    return found
+
+
+def round_trips(site: Site) -> int:
+    """How often the server has read from a connection."""
+    text = str(site.store.call("INFO", "stats"))
+    return int(text.partition("total_reads_processed:")[2].partition("\r")[0])
 
 
 def dial(site: Site, visitor: httpx.Client, path: str) -> socket.socket:

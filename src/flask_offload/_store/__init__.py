@@ -20,7 +20,7 @@ from .data import (
 from .deliveries import fetched
 from .feed import Feed, Subscription
 from .files import FileStore, safe_name
-from .line import Line
+from .line import Line, Standing
 from .overview import Overview, QueueInfo, overview
 from .rights import Role, acl
 from .sentinel import Primary, SentinelConnection, SentinelTLSConnection
@@ -52,6 +52,7 @@ __all__ = [
     "Role",
     "SentinelConnection",
     "SentinelTLSConnection",
+    "Standing",
     "Started",
     "Statistics",
     "Store",

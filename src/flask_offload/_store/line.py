@@ -65,16 +65,20 @@ class Line:
         self._known: dict[str, tuple[float, t.Any]] = {}
         self._costs: dict[str, tuple[float, float | None]] = {}
 
-    def standing(self, record: JobRecord) -> Standing:
-        """The place of a job."""
+    def standings(self, records: t.Sequence[JobRecord]) -> list[Standing]:
+        """The place of each of these jobs, all in one round trip."""
+        if not records:
+            return []
         keys = self._store.keys
-        rank, parked = self._store._pipeline(
-            [
-                ("ZRANK", keys.queue(record.queue), record.id),
-                ("HGET", keys.job(record.id), "parked"),
-            ]
-        )
-        return Standing(None if rank is None else int(rank) + 1, parked or "")
+        commands: list[tuple[str, ...]] = []
+        for record in records:
+            commands.append(("ZRANK", keys.queue(record.queue), record.id))
+            commands.append(("HGET", keys.job(record.id), "parked"))
+        answers = iter(self._store._pipeline(commands))
+        return [
+            Standing(None if rank is None else int(rank) + 1, parked or "")
+            for rank, parked in zip(answers, answers, strict=True)
+        ]
 
     def workers(self) -> t.Sequence[WorkerInfo]:
         """The workers that are alive, as of a second ago."""

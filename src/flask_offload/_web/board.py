@@ -60,8 +60,8 @@ class Board:
     a stream is among the readers of a job before that job is read for it: so none misses the last
     change.
 
-    :param facts: What is to be known of a record that is not in it, such as whether its worker is
-        there.
+    :param facts: What is to be known of each of some records that is not in it, such as whether
+        its worker is there.
     :param pace: Seconds from one look at a job to the next, on average. The first change is shown
         at once, and what follows at that pace never waits.
     :param recheck: Seconds after which a job is read again without a change, since a worker that
@@ -72,7 +72,7 @@ class Board:
     def __init__(
         self,
         control: Control,
-        facts: t.Callable[[JobRecord], t.Any],
+        facts: t.Callable[[t.Sequence[JobRecord]], t.Sequence[t.Any]],
         *,
         pace: float,
         recheck: float,
@@ -222,10 +222,12 @@ class Board:
     def _tell(self, job_ids: t.Sequence[str]) -> None:
         with self._condition:
             whole = {i for i in job_ids if i in self._shown and self._shown[i].whole}
-        found = {r.id: r for r in self._control.store.get_many(job_ids, whole)}
+        records = self._control.store.get_many(job_ids, whole)
+        found = {r.id: (r, its) for r, its in zip(records, self._facts(records), strict=True)}
         news: dict[str, Snapshot] = {}
         for job_id in job_ids:
-            snapshot = self._look(job_id, found.get(job_id), whole=job_id in whole)
+            record, facts = found.get(job_id, (None, None))
+            snapshot = self._look(job_id, record, facts, whole=job_id in whole)
             if snapshot is not None:
                 news[job_id] = snapshot
         with self._condition:
@@ -243,12 +245,13 @@ class Board:
             for reader, its in told.items():
                 reader.put(its)
 
-    def _look(self, job_id: str, record: JobRecord | None, *, whole: bool) -> Snapshot | None:
+    def _look(
+        self, job_id: str, record: JobRecord | None, facts: t.Any, *, whole: bool
+    ) -> Snapshot | None:
         """A job as it is now, if anything is new."""
         shown = self._shown.get(job_id)
         if shown is None:
             return None
-        facts = None if record is None else self._facts(record)
         if whole and record is not None:
             self._add_lines(shown, record)
         snapshot = Snapshot(record, facts, time.time(), shown.first, tuple(shown.tail), whole)

@@ -31,7 +31,8 @@ def jobs_list(control: Control, access: Access, limit: int) -> Markup:
     context: dict[str, t.Any] = {"items": [], "away": False}
     try:
         records = _newest(control, access, limit)
-        context["items"] = [_item(control, access, record) for record in records]
+        seen = view.Seen.of_many(control, records, current_app.debug)
+        context["items"] = [_item(access, *each) for each in zip(records, seen, strict=True)]
     except StoreUnavailable as error:
         current_app.logger.error("The list of jobs cannot be shown: %s", error)
         context["away"] = True
@@ -52,8 +53,7 @@ def _newest(control: Control, access: Access, limit: int) -> list[JobRecord]:
     return sorted(found.values(), key=lambda record: record.created_at, reverse=True)[:limit]
 
 
-def _item(control: Control, access: Access, record: JobRecord) -> dict[str, t.Any]:
-    seen = view.Seen.of(control, record, current_app.debug)
+def _item(access: Access, record: JobRecord, seen: view.Seen) -> dict[str, t.Any]:
     return {
         "record": record,
         "job": view.job_json(record, Links(access.page(record.id)), seen, brief=True),

@@ -64,7 +64,7 @@ class Streams:
     def __init__(
         self,
         control: Control,
-        facts: t.Callable[[JobRecord], t.Any],
+        facts: t.Callable[[t.Sequence[JobRecord]], t.Sequence[t.Any]],
         limit: int,
         *,
         per_owner: int = 5,

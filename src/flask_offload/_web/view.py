@@ -41,13 +41,16 @@ class Seen:
     @classmethod
     def of(cls, control: Control, record: JobRecord, debug: bool) -> Seen:
         """As it is now."""
-        return cls(
-            time.time(),
-            control.waiting(record),
-            debug,
-            control.repeatable(record),
-            control.stops(record),
-        )
+        return cls.of_many(control, [record], debug)[0]
+
+    @classmethod
+    def of_many(cls, control: Control, records: t.Sequence[JobRecord], debug: bool) -> list[Seen]:
+        """As they are now, in the same few round trips for all."""
+        now = time.time()
+        return [
+            cls(now, waiting, debug, control.repeatable(record), control.stops(record))
+            for record, waiting in zip(records, control.waiting_many(records), strict=True)
+        ]
 
     def lines(
         self, record: JobRecord, brief: bool = False

@@ -22,9 +22,11 @@ __all__ = ["JobWatch", "ListWatch", "seen_of"]
 CLOCKWORK = frozenset({"now", "text", "version"})
 
 
-def seen_of(control: Control) -> t.Callable[[JobRecord], Seen]:
-    """How all streams see a record, but for when, and for who is the developer."""
-    return lambda record: replace(Seen.of(control, record, debug=False), now=0.0)
+def seen_of(control: Control) -> t.Callable[[t.Sequence[JobRecord]], list[Seen]]:
+    """How all streams see records, but for when, and for who is the developer."""
+    return lambda records: [
+        replace(seen, now=0.0) for seen in Seen.of_many(control, records, debug=False)
+    ]
 
 
 class Said(t.NamedTuple):
