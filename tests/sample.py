@@ -96,6 +96,10 @@ def declare(offload: Offload) -> None:
     def write(ledger: str, word: str) -> None:
         note(ledger, word)
 
+    @offload.task
+    def moment() -> float:
+        return time.time()
+
     @offload.task(retries=2, retry_backoff=1, retry_jitter=False, sensitive=["password"])
     def log_in(user: str, password: str) -> None:
         print("trying", user, password)

@@ -4,6 +4,7 @@ there is one."""
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 import typing as t
@@ -123,6 +124,22 @@ def test_look_that_takes_all_that_is_due_rings_for_nobody(store: Store) -> None:
     assert store.call("LLEN", marker) == 0
 
 
+def test_one_of_those_who_wait_comes_when_a_job_is_due_and_the_others_after_it(
+    store: Store,
+) -> None:
+    put(store, "a", delay=1)
+
+    def told(worker: str, *, waits: bool = True) -> float:
+        """When it is to come. Of many answers, the one that was on its way for the least time."""
+        found = [store.fetch(worker, ["celery"], 1, waits=waits) for _ in range(20)]
+        return max(each.at + (each.due_in or 0) for each in found)
+
+    first, second, busy = told("first"), told("second"), told("busy", waits=False)
+    assert second - first > 0.0015
+    assert abs(told("first") - first) < 0.0015
+    assert abs(busy - first) < 0.0015
+
+
 def test_wait_ends_when_interrupted_and_when_it_is_time(store: Store) -> None:
     bell = Bell(store, LEASE)
     ask(bell, store)
@@ -186,6 +203,55 @@ def test_cancelled_queue_is_left_alone_until_it_is_consumed_again(
     assert left.record.starts == 0
     control.add_consumer("celery", reply=True)
     assert left.get(timeout=20) == 2
+
+
+def test_delayed_jobs_start_when_they_are_due_and_never_before(system: System) -> None:
+    moment = tasks_of(system)["sample.moment"]
+    store = moment.app.store
+    for _ in range(2):
+        system.worker(*THREADS, "2")
+    jobs = []
+    for number in range(40):
+        job = moment.apply_async(countdown=0.3 + number * 7 % 40 / 20)
+        # By the clock of the server, which is the one of this machine.
+        jobs.append((job, float(store.call("HGET", store.keys.job(job.id), "due_at"))))
+    late = sorted(job.get(timeout=20) - due for job, due in jobs)
+    assert late[0] >= 0
+    # Who looked once a second would be late by half of one.
+    assert late[20] < 0.1, late
+    assert {job.record.starts for job, _ in jobs} == {1}
+
+
+def test_worker_that_freezes_as_it_waits_holds_one_job_for_a_lease(
+    make_system: t.Callable[..., System], server: servers.Valkey
+) -> None:
+    system = make_system(server.url, OFFLOAD_LEASE="4")
+    add = tasks_of(system)["sample.add"]
+    store = add.app.store
+    frozen = system.worker(*THREADS, "2")
+    assert add.delay(1).get(timeout=20) == 2
+    holder = None
+    while not holder:
+        frozen.signal_all(signal.SIGSTOP)
+        held = add.delay(2)
+        # Unless it was about to ask for the next second.
+        holder = store.call("HGET", store.keys.job(held.id), "worker")
+        if not holder:
+            frozen.signal_all(signal.SIGCONT)
+            assert held.get(timeout=20) == 3
+    stopped = time.monotonic()
+    system.worker(*THREADS, "2")
+    # It has asked for this one only.
+    for number in range(10):
+        assert add.delay(number).get(timeout=3) == number + 1
+    assert held.get(timeout=20) == 3
+    assert 3 < time.monotonic() - stopped < 15
+    assert store.call("HGET", store.keys.job(held.id), "leases_lost") == "1"
+    frozen.signal_all(signal.SIGCONT)
+    # What it was handed is another one's by now, and it goes on.
+    jobs = [add.delay(number) for number in range(20)]
+    assert [job.get(timeout=20) for job in jobs] == list(range(1, 21))
+    assert held.record.starts == 1
 
 
 def test_stop_of_a_worker_that_waits_keeps_no_job(system: System, tmp_path: Path) -> None:

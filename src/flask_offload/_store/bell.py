@@ -103,14 +103,14 @@ class Bell:
         return True
 
     def _read(self) -> Fetched | None:
-        link, refused = self._link, None
+        link, refused, at = self._link, None, time.monotonic()
         link.within(Deadline.after(ANSWER))
         try:
             try:
                 link.read()
             except redis.ResponseError as error:
                 refused = error
-            found = fetched(link.read())
+            found = fetched(link.read(), at)
         except NoScriptError:
             found = None
         except redis.ResponseError as error:

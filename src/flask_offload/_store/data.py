@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import typing as t
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -207,11 +208,14 @@ class Fetched:
 
     :param more: Whether more are waiting.
     :param due_in: Seconds until the next delayed job is due; ``None`` if there is none.
+    :param at: From when on these count, by the monotonic clock: when it was asked, or when the
+        answer came to who did not know when the server would look.
     """
 
     jobs: list[Delivery]
     more: bool = False
     due_in: float | None = None
+    at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import typing as t
 
 from . import scripts
@@ -12,15 +13,18 @@ from .data import Delivery, Fetched
 __all__ = ["Deliveries", "fetched"]
 
 
-def fetched(answer: t.Sequence[t.Any]) -> Fetched:
-    """What the server says to who fetches."""
+def fetched(answer: t.Sequence[t.Any], at: float) -> Fetched:
+    """What the server says to who fetches.
+
+    :param at: See :class:`Fetched`.
+    """
     due, more, *items = answer
     rows = zip(*[iter(items)] * 9, strict=True)
     found = [
         Delivery(job_id, int(fence), queue, raw, bool(at_once), tuple(origin))
         for job_id, fence, queue, raw, at_once, *origin in rows
     ]
-    return Fetched(found, bool(more), float(due) if due else None)
+    return Fetched(found, bool(more), float(due) if due else None, at)
 
 
 class Deliveries(Base):
@@ -35,6 +39,7 @@ class Deliveries(Base):
         slots: int | None = None,
         share: float = 0,
         costs: str = "{}",
+        waits: bool = False,
     ) -> Fetched:
         """Hand out jobs, each with a lease.
 
@@ -45,17 +50,20 @@ class Deliveries(Base):
         :param slots: Most jobs that can start at once; ``room`` unless given.
         :param share: Seconds of work that may wait behind each of these.
         :param costs: The seconds that a job of each task takes which may wait so, as JSON.
+        :param waits: The worker will be there when the next delayed job is due. Of several, one is
+            told when that is, and the others a little later.
         """
         slots = room if slots is None else slots
-        asked = self._asked(worker, queues, room, slots, share, costs)
-        return fetched(self._script("fetch", "", *asked))
+        asked = self._asked(worker, queues, room, slots, share, costs, int(waits))
+        at = time.monotonic()
+        return fetched(self._script("fetch", "", *asked), at)
 
     def fetch_command(
         self, worker: str, queues: t.Sequence[str], room: int, slots: int, share: float, costs: str
     ) -> tuple[t.Any, ...]:
-        """What :meth:`fetch` sends to a server that knows the script; :func:`fetched` reads the
-        answer."""
-        args = (*self._common(""), *self._asked(worker, queues, room, slots, share, costs))
+        """What :meth:`fetch` sends for a worker that waits, to a server that knows the script;
+        :func:`fetched` reads the answer."""
+        args = (*self._common(""), *self._asked(worker, queues, room, slots, share, costs, 1))
         return scripts.command("fetch", [self.keys.job("")], args)
 
     def _asked(

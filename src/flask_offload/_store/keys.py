@@ -31,6 +31,7 @@ class Keys:
     ``wake:<queue>``    list    the worker that it wakes; never more than one entry
     ``unique:<text>``   string  finish
     ``arrivals``        string  nobody: a counter
+    ``next``            string  its expiry: who comes when the next delayed job is due
     ``pulse``           string  nobody: the time of the last sign of life of a worker
     ``totals``          hash    nobody: one field a kind of event
     ``minute:<n>``      hash    its expiry, after a day

@@ -140,11 +140,20 @@ class Lane:
         """Fetch for threads that have nothing to do; what must go Celery's way is returned."""
         return self.take(self.look(queues, room, slots, share))
 
-    def look(self, queues: t.Sequence[str], room: int, slots: int, share: float = SHARE) -> Fetched:
-        """What the server has for threads that have nothing to do."""
+    def look(
+        self,
+        queues: t.Sequence[str],
+        room: int,
+        slots: int,
+        share: float = SHARE,
+        *,
+        waits: bool = False,
+    ) -> Fetched:
+        """What the server has for threads that have nothing to do; see :meth:`.Store.fetch`."""
         self._queues = queues
+        worker, costs = self._engine.worker, self._costs.shown()
         return self.store.fetch(
-            self._engine.worker, queues, room, slots=slots, share=share, costs=self._costs.shown()
+            worker, queues, room, slots=slots, share=share, costs=costs, waits=waits
         )
 
     def fetch_command(
@@ -160,7 +169,7 @@ class Lane:
         self._engine.taken(found)
         self._more = found.more
         if self.pickup is not None:
-            self.pickup.next_is_due_in(found.due_in)
+            self.pickup.next_is_due(found)
         rest = []
         for delivery in found.jobs:
             if not self._take(delivery):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 import typing as t
 
 from ..._store import Bell, StoreUnavailable
@@ -25,6 +24,8 @@ log = logging.getLogger("flask_offload")
 
 #: Seconds until the next attempt when the server is away: at first, and at most.
 RETRY, PATIENCE = 0.1, 2.0
+#: Seconds before a delayed job is due that the server is asked for it, unless it is due sooner.
+EARLY, SOON = 0.001, 0.003
 
 
 class Source(t.Protocol):
@@ -62,8 +63,8 @@ class Pickup:
         self._bell = Bell(lane.store, lane.lease)
         self._source: Source | None = None
         self._queues: list[str] = []
-        #: When the next delayed job is due, by the monotonic clock; the first look is at once.
-        self.due_at = 0.0
+        #: When to ask for the next delayed job, by the monotonic clock; the first time, at once.
+        self.ask_at = 0.0
         self._pause = 0.0
 
     @property
@@ -97,9 +98,14 @@ class Pickup:
         self._queues = []
         self._bell.interrupt()
 
-    def next_is_due_in(self, seconds: float | None) -> None:
+    def next_is_due(self, found: Fetched) -> None:
         """Note what the server said of the next delayed job."""
-        self.due_at = math.inf if seconds is None else time.monotonic() + seconds
+        if found.due_in is None:
+            self.ask_at = math.inf
+        else:
+            # The first question after a while takes longer than those right after it, and is
+            # asked early; the answer tells when to ask the next one.
+            self.ask_at = found.at + found.due_in - (EARLY if found.due_in > SOON else 0)
 
     def wait(self) -> None:
         """Wait until there are jobs for the lane, or there is another use for the thread."""
@@ -129,11 +135,11 @@ class Pickup:
             # This thread asks for itself only: what the others do when the answer comes is not
             # known yet.
             bell.ask(queues, lane.fetch_command(queues, min(1, source.room()), 1))
-        answer = bell.hear(self.due_at)
+        answer = bell.hear(self.ask_at)
         if answer is False:
             return None
         if answer is True:
-            return lane.look(queues, max(1, source.room()), lane.idle)
+            return lane.look(queues, max(1, source.room()), lane.idle, waits=True)
         return answer
 
     def _take(self, found: Fetched | None) -> None:
@@ -155,7 +161,7 @@ class Pickup:
         if not self._pause and error is not None:
             log.warning("No jobs can be fetched: %s", error)
         self._pause = min(PATIENCE, self._pause * 2 or RETRY)
-        self.due_at = 0.0  # whatever became due meanwhile
+        self.ask_at = 0.0  # whatever became due meanwhile
         self._take_back()
         self._bell.pause(self._pause)
 
