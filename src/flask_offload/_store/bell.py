@@ -32,7 +32,7 @@ class Bell:
 
     The server looks for the job once there is a marker, or after a second, so that no round trip is
     between the two. A worker that freezes while it waits has therefore asked for one job that it
-    will not run, and whose lease has to run out.
+    will not run, and whose lease has to run out: one of the next second, as it asks no more then.
 
     For one thread at a time, but for :meth:`interrupt`.
 
