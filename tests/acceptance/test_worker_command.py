@@ -99,6 +99,17 @@ class Workers:
         # Each of them has said so itself, and so has its presence on the server.
         return wait_until(others, 40, message=lambda: self.text)
 
+    def sleep(self) -> None:
+        """Wait until the supervisor is the program that has loaded neither Flask nor Celery."""
+        proc = Path(f"/proc/{self.process.pid}")
+        words = wait_until(
+            lambda: " ".join((proc / "cmdline").read_text().split("\0")).partition("asleep.py")[2],
+            20,
+            message=lambda: self.text,
+        )
+        assert "offload worker --processes 2" in words  # so that it is found by its name
+        assert int((proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") < 16e6
+
     def run(self, task: str, *arguments: t.Any) -> t.Any:
         return self.state.celery.send_task(task, arguments)
 
@@ -227,6 +238,35 @@ def test_reload_of_code_that_does_not_load_changes_nothing(
     assert "SyntaxError" in workers.text
     assert workers.run("shop.version").get(timeout=20) == "old"
     assert workers.pids() == before
+    assert workers.end() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to tell what a process uses")
+def test_supervisor_sleeps_while_all_are_at_work(start: t.Callable[..., Workers]) -> None:
+    workers = start("--processes", "2")
+    before = workers.ready(2)
+    workers.sleep()
+    # It wakes for new code, and sleeps again after that.
+    workers.process.signal(signal.SIGHUP)
+    workers.ready(2, without=before)
+    workers.sleep()
+    assert workers.end() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to tell what a process uses")
+def test_process_that_ends_is_replaced_once_the_app_loads(
+    start: t.Callable[..., Workers],
+) -> None:
+    workers = start("--processes", "2")
+    killed, other = workers.ready(2)
+    workers.sleep()
+    workers.shop.write_text("def broken(:\n")
+    servers.kill(killed)
+    wait_until(lambda: "The app does not load, see above; trying again in" in workers.text, 30)
+    assert workers.run("shop.version").get(timeout=20) == "old"
+    assert workers.process.popen.poll() is None
+    workers.write("newer")
+    assert other in workers.ready(2, without=[killed])
     assert workers.end() == 0
 
 
@@ -374,11 +414,11 @@ def test_each_process_holds_the_embedded_server(tmp_path: Path) -> None:
         wait_until(lambda: process.text.count("ready.") == 2, 30, message=lambda: process.text)
         first = children()
         assert len(first) == 2
-        wait_until(lambda: holders() == {process.pid, *first})
+        wait_until(lambda: holders() == first)
         process.signal(signal.SIGHUP)
         wait_until(lambda: process.text.count("takes over from") == 2, 60)
         wait_until(lambda: children().isdisjoint(first))
-        wait_until(lambda: holders() == {process.pid, *children()})
+        wait_until(lambda: holders() == children())
         assert process.stop() == 0
         # The keeper has it now, or is gone.
         wait_until(lambda: not holders() & {process.pid, *first})

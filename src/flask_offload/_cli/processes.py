@@ -10,9 +10,9 @@ import typing as t
 import click
 
 from .._celery.supervised import cpus, preload, read_options, serve
-from .process import FULL, READY, memory
-from .reload import is_trial
-from .supervisor import Supervisor
+from .supervision.process import FULL, READY, memory
+from .supervision.reload import is_trial, keeps, own_command
+from .supervision.supervisor import Supervisor
 from .worker import with_level
 
 if t.TYPE_CHECKING:
@@ -84,7 +84,19 @@ def supervise(
             "exist in the worker processes: start them in a task, or at Celery's worker_init."
         )
     settle()
-    supervisor = Supervisor(count, main, grace=state.settings.grace, max_memory=limit, say=_say)
+    kept = keeps()
+    supervisor = Supervisor(
+        count,
+        main,
+        command=own_command(),
+        renew=not kept,
+        # Not where processes are replaced all the time, or one has ended unexpectedly: a new one
+        # shares its memory with those that are forks of the same program.
+        sleeps=not (jobs or limit or kept),
+        grace=state.settings.grace,
+        max_memory=limit,
+        say=_say,
+    )
     raise SystemExit(supervisor.run())
 
 

@@ -6,49 +6,67 @@ but wait: no connection, no thread, no lock is open when it forks.
 A process is replaced by starting its successor, and ending it once that one is ready; so a
 replacement never leaves fewer at work. For new code the program replaces itself (``exec``, in
 the same process, whose children the old workers stay) and then replaces them one after the other.
+
+Once all are at work, only the start of another needs what it has loaded. It becomes a program then
+that has loaded nothing (see :mod:`.asleep`), and itself again to start one.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
-import typing as t
-from contextlib import suppress
 
-from .fork import Child, fork
+from .arrivals import SIGNALS, Arrivals
 from .process import FULL, READY, Process, said
-from .reload import Trial, hand_down, handed_down
+from .reload import Trial, exec_asleep, exec_awake, handed_down
 from .slots import Slot
+
+TYPE_CHECKING = False  # typing is large, beside a program that sleeps
+if TYPE_CHECKING:
+    import typing as t
+
+    from .fork import Child
+
+    Main = t.Callable[[int, t.Callable[[bytes], None]], int]
+    Say = t.Callable[[str], None]
 
 __all__ = ["Supervisor"]
 
-#: Signals that the supervisor acts on.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
 #: Starts that fail, one after the other and with nobody at work, until the supervisor gives up.
 MAX_FAILED_STARTS = 3
 #: Seconds beyond the grace after which a process that was told to end is killed.
 MARGIN = 10.0
-
-Main = t.Callable[[int, t.Callable[[bytes], None]], int]
-Say = t.Callable[[str], None]
 
 
 class Supervisor:
     """Keeps ``count`` processes running.
 
     :param main: What each does, with its number and a function that tells the supervisor
-        :data:`~.process.READY` or :data:`~.process.FULL`; returns its exit code.
+        :data:`~.process.READY` or :data:`~.process.FULL`; returns its exit code. ``None`` in the
+        program that has loaded nothing, and so cannot start one.
+    :param command: The command line of the program that has loaded the app.
+    :param renew: Whether to replace the processes of the program before.
+    :param sleeps: Whether it may become the program that has loaded nothing.
     :param grace: Seconds that a process takes at most to end on SIGTERM.
     :param max_memory: MB of resident memory beyond which a process is replaced; 0 for no limit.
     :param say: Takes one line for the operator.
     """
 
     def __init__(
-        self, count: int, main: Main, *, grace: float, max_memory: float, say: Say
+        self,
+        count: int,
+        main: Main | None,
+        *,
+        command: list[str],
+        renew: bool = True,
+        sleeps: bool = False,
+        grace: float,
+        max_memory: float = 0,
+        say: Say,
     ) -> None:
-        self._main, self._say = main, say
+        self._main, self._command, self._say = main, command, say
+        self._renew, self._sleeps = renew, sleeps
         self._grace, self._max_memory = grace, max_memory
         self._slots = [Slot(number + 1) for number in range(count)]
         #: Told to end, with the time by which they must have.
@@ -57,21 +75,23 @@ class Supervisor:
         self._trial: Trial | None = None
         self._look_at = 0.0
         self._code: int | None = None  # the exit code, once it is ending
-        self._received: list[int] = []
-        self._wake, self._wake_end = os.pipe()
 
     def run(self) -> int:
         """Until a signal ends it, or nothing starts; the exit code. In a child: its own."""
         self._take_over()
-        self._listen()
+        arrivals = Arrivals()
         while self._code is None or self._leaving:
-            self._act_on_signals()
+            for number in arrivals:
+                self._act_on(number)
             self._look()
+            self._look_at_trial(arrivals)
             if self._code is None and (born := self._start_due()) is not None:
-                number, child = born
-                child.begin([self._wake, self._wake_end, *self._pipes()])
-                return self._main(number, child.tell)
-            self._wait()
+                number, child, main = born
+                child.begin([*arrivals.pipes, *self._pipes()])
+                return main(number, child.tell)
+            if self._sleeps and self._is_settled():
+                self._sleep(arrivals)
+            arrivals.wait(self._pipes(), self._time_left())
         return self._code
 
     # -- one turn of the loop
@@ -80,28 +100,30 @@ class Supervisor:
         self._hear()  # what a process said comes before how it ended
         self._reap()
         self._look_at_memory()
-        self._look_at_trial()
         for process, deadline in self._leaving.items():
             if time.monotonic() > deadline:
                 process.send(signal.SIGKILL)
 
-    def _start_due(self) -> tuple[int, Child] | None:
-        """Start what is due; in a child: its number, and itself."""
+    def _start_due(self) -> tuple[int, Child, Main] | None:
+        """Start what is due; in a child: its number, itself, and what it does."""
         for slot in filter(Slot.is_due, self._slots):
             if slot.working is not None and any(other.coming for other in self._slots):
                 continue  # one after the other: a machine has no room for all of them twice
+            if self._main is None:
+                # Only if it loads now, as those that are at work must go on in any case.
+                self._trial = self._trial or Trial(self._command, renew=False)
+                return None
+            from .fork import Child, fork  # not where it sleeps
+
             born = fork(SIGNALS)
             if isinstance(born, Child):
-                return slot.number, born
+                return slot.number, born, self._main
             slot.coming = born
         return None
 
-    def _wait(self) -> None:
+    def _time_left(self) -> float:
         now = time.monotonic()
-        due = [slot.start_at - now for slot in self._slots if slot.start_at > now]
-        select.select([self._wake, *self._pipes()], [], [], min([1.0, *due]))
-        with suppress(BlockingIOError):
-            os.read(self._wake, 512)
+        return min([1.0, *(slot.start_at - now for slot in self._slots if slot.start_at > now)])
 
     def _pipes(self) -> list[int]:
         return [p.pipe for slot in self._slots for p in slot.processes if p.pipe >= 0]
@@ -136,14 +158,19 @@ class Supervisor:
 
     def _failed_to_start(self, slot: Slot, what: str, code: int) -> None:
         slot.coming = None
-        self._failed_starts += 1
         pause = slot.fail()
+        if not self._gives_up(f"{what} before it was ready", code):
+            self._say(f"{what} before it was ready; trying again in {pause:g} s.")
+
+    def _gives_up(self, what: str, code: int) -> bool:
+        """After a start that failed; so it ends."""
+        self._failed_starts += 1
         alone = all(slot.working is None for slot in self._slots)
         if not alone or self._failed_starts < MAX_FAILED_STARTS:
-            self._say(f"{what} before it was ready; trying again in {pause:g} s.")
-            return
-        self._say(f"{what} before it was ready, as those before it. See above for what to mend.")
+            return False
+        self._say(f"{what}, as those before it. See above for what to mend.")
         self._stop(128 - code if code < 0 else code or 1)
+        return True
 
     def _stop(self, code: int) -> None:
         if self._code is not None:
@@ -186,32 +213,20 @@ class Supervisor:
 
     # -- signals
 
-    def _listen(self) -> None:
-        for end in (self._wake, self._wake_end):
-            os.set_blocking(end, False)
-        # A signal ends the wait at once, also one that comes just before it.
-        signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
-        for number in SIGNALS:
-            signal.signal(number, lambda number, _: self._received.append(number))
-        # They were blocked while the program replaced itself.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    def _act_on(self, number: int) -> None:
+        again = self._code is not None and number == signal.SIGINT
+        if number == signal.SIGQUIT or again:
+            self._stop(0)
+            self._code = 130
+            for process in self._leaving:
+                process.send(signal.SIGKILL)
+        elif number in (signal.SIGTERM, signal.SIGINT):
+            self._stop(0)
+        elif number == signal.SIGHUP:
+            # From a terminal it says that the terminal is gone.
+            self._stop(0) if os.isatty(0) else self._load_anew()
 
-    def _act_on_signals(self) -> None:
-        while self._received:
-            number = self._received.pop(0)
-            again = self._code is not None and number == signal.SIGINT
-            if number == signal.SIGQUIT or again:
-                self._stop(0)
-                self._code = 130
-                for process in self._leaving:
-                    process.send(signal.SIGKILL)
-            elif number in (signal.SIGTERM, signal.SIGINT):
-                self._stop(0)
-            elif number == signal.SIGHUP:
-                # From a terminal it says that the terminal is gone.
-                self._stop(0) if os.isatty(0) else self._load_anew()
-
-    # -- new code
+    # -- other programs in its place
 
     def _load_anew(self) -> None:
         if self._code is not None:
@@ -219,19 +234,37 @@ class Supervisor:
         self._say("Loading the app anew.")
         if self._trial is not None:
             self._trial.end()  # what it has loaded may be the code of before
-        self._trial = Trial()
+        self._trial = Trial(self._command, renew=True)
 
-    def _look_at_trial(self) -> None:
+    def _look_at_trial(self, arrivals: Arrivals) -> None:
         if self._trial is None or (passed := self._trial.passed()) is None:
             return
-        # From here on a signal waits for the new program.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        if not self._received:  # but for one that has come already
-            self._trial = None
+        with arrivals.held() as may:
+            if not may:
+                return
+            trial, self._trial = self._trial, None
             if passed:
-                hand_down(self._places())
-            self._say("The app does not load, see above. The workers keep the code they have.")
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+                exec_awake(self._command, self._places(), renew=trial.renew)
+            self._is_not_loaded(trial)
+
+    def _is_not_loaded(self, trial: Trial) -> None:
+        what = "The app does not load, see above"
+        pauses = [slot.fail() for slot in self._slots if slot.is_due()]
+        if trial.renew:
+            self._say(f"{what}. The workers keep the code they have.")
+        elif not self._gives_up(what, 1):
+            self._say(f"{what}; trying again in {max(pauses, default=0):g} s.")
+
+    def _is_settled(self) -> bool:
+        """Whether there is nothing to do but to wait."""
+        busy = self._leaving or self._trial or self._code is not None
+        return not busy and all(s.working and not s.coming and not s.renew for s in self._slots)
+
+    def _sleep(self, arrivals: Arrivals) -> None:
+        with arrivals.held() as may:
+            if may:
+                exec_asleep(self._command, self._places(), self._grace)
+                self._sleeps = False  # it cannot
 
     def _places(self) -> list[tuple[int, int]]:
         working = [(s.number, s.working.pid) for s in self._slots if s.working is not None]
@@ -245,6 +278,6 @@ class Supervisor:
             if 0 < number <= len(self._slots):
                 slot = self._slots[number - 1]
                 slot.working, slot.ready_at = process, time.monotonic()
-                slot.renew = "with the code of now"
+                slot.renew = "with the code of now" if self._renew else ""
             else:
                 self._end(process)

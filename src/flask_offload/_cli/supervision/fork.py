@@ -7,10 +7,13 @@ import signal
 import sys
 import threading
 import time
-import typing as t
 from contextlib import suppress
 
 from .process import READY, Process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import typing as t
 
 __all__ = ["Child", "fork"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from .process import Process, memory
 
@@ -14,23 +13,23 @@ __all__ = ["Slot"]
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.5, 30.0, 30.0
 
 
-@dataclass(eq=False)
 class Slot:
     """The place of one process.
 
-    :param working: The process that is at work.
-    :param coming: One that was started and is not ready yet.
-    :param renew: Why :attr:`working` is to be replaced.
-    :param failures: Ends without a cause of ours, one soon after the other.
+    :ivar working: The process that is at work.
+    :ivar coming: One that was started and is not ready yet.
+    :ivar renew: Why :attr:`working` is to be replaced.
     """
 
-    number: int
-    working: Process | None = None
-    coming: Process | None = None
-    renew: str = ""
-    failures: int = 0
-    start_at: float = 0.0
-    ready_at: float = 0.0
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.working: Process | None = None
+        self.coming: Process | None = None
+        self.renew = ""
+        #: Ends without a cause of ours, one soon after the other.
+        self._failures = 0
+        self.start_at = 0.0
+        self.ready_at = 0.0
 
     @property
     def processes(self) -> list[Process]:
@@ -59,9 +58,9 @@ class Slot:
         """Note an end without a cause of ours; the pause before the next start."""
         now = time.monotonic()
         if self.ready_at and now - self.ready_at > STEADY:
-            self.failures = 0
+            self._failures = 0
         self.ready_at = 0.0
-        self.failures += 1
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (min(self.failures, 16) - 1))
+        self._failures += 1
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (min(self._failures, 16) - 1))
         self.start_at = now + pause
         return pause

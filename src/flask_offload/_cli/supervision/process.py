@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 __all__ = ["FULL", "READY", "Process", "memory", "said"]
 
@@ -16,16 +13,14 @@ __all__ = ["FULL", "READY", "Process", "memory", "said"]
 READY, FULL = b"r", b"f"
 
 
-@dataclass(eq=False)
 class Process:
     """A child of this process.
 
     :param pipe: Where it writes :data:`READY` and :data:`FULL`; -1 where nobody listens any more.
     """
 
-    pid: int
-    pipe: int = -1
-    started: float = field(default_factory=time.monotonic)
+    def __init__(self, pid: int, pipe: int = -1) -> None:
+        self.pid, self.pipe = pid, pipe
 
     def hear(self) -> bytes:
         """What it has written since the last call."""
@@ -79,6 +74,8 @@ def memory(pid: int) -> float:
         if sys.platform == "linux":
             with open(f"/proc/{pid}/statm", "rb") as file:
                 return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1_000_000
+        import subprocess  # as large as all of the rest of a program that sleeps
+
         output = subprocess.run(["/bin/ps", "-o", "rss=", "-p", str(pid)], capture_output=True)
         return int(output.stdout) * 1024 / 1_000_000
     return 0.0
