@@ -7,18 +7,17 @@ import importlib
 import os
 import platform
 import signal
+import sys
 import threading
 import typing as t
 
 import click
 from celery import signals
-from celery.bin.base import CLIContext
-from celery.bin.worker import HOSTNAME
-from celery.bin.worker import worker as worker_command
 from celery.utils.sysinfo import cpu_budget
 from celery.worker import state as worker_state
 from kombu.utils.imports import symbol_by_name
 
+from .._store import read_scripts
 from .startup import check_server
 
 if t.TYPE_CHECKING:
@@ -36,7 +35,7 @@ MODULES = """
     celery.events.state celery.worker.autoscale celery.worker.components celery.worker.consumer
     celery.worker.consumer.delayed_delivery celery.worker.control celery.worker.heartbeat
     celery.worker.loops celery.worker.pidbox celery.worker.strategy encodings.idna
-    kombu.asynchronous.hub kombu.pidbox
+    flask_offload._celery.inspection kombu.asynchronous.hub kombu.pidbox
 """
 
 
@@ -59,8 +58,11 @@ def preload(app: OffloadCelery) -> None:
         symbol_by_name(task.Request)
     _ = app.connection_for_read().transport_cls
     # Made on first use, and kept.
-    for part in ("amqp", "backend", "control", "events", "log", "Worker"):
+    for part in ("amqp", "backend", "control", "events", "log", "AsyncResult", "Worker"):
         getattr(app, part)
+    for part in ("Dispatcher", "Receiver"):
+        getattr(app.events, part)
+    read_scripts()
     platform.platform()  # for the banner; it starts a program to find out
     check_server(app)
     # No process may talk on a connection of another.
@@ -75,11 +77,28 @@ def read_options(app: OffloadCelery, arguments: t.Sequence[str]) -> click.Contex
     :raises click.UsageError: They are wrong.
     """
     own = app.user_options
-    command = copy.copy(worker_command)
+    command = copy.copy(_command("worker").worker)
     command.params = [*command.params, *own.get("worker", ()), *own.get("preload", ())]
-    about = CLIContext(app=app, no_color=bool(os.environ.get("NO_COLOR")), workdir=None)
+    about = _command("base").CLIContext(
+        app=app, no_color=bool(os.environ.get("NO_COLOR")), workdir=None
+    )
     context: click.Context = command.make_context("worker", list(arguments), obj=about)
     return context
+
+
+def _command(module: str) -> t.Any:
+    """A module of Celery's commands, without what they would colour Python code with.
+
+    No worker prints any, and that takes more than a megabyte.
+    """
+    absent = "pygments" not in sys.modules
+    if absent:
+        sys.modules["pygments"] = t.cast("t.Any", None)  # as if it were not installed
+    try:
+        return importlib.import_module(f"celery.bin.{module}")
+    finally:
+        if absent:
+            del sys.modules["pygments"]
 
 
 def serve(
@@ -110,7 +129,7 @@ def serve(
             threading.Thread(target=_count, args=(max_jobs, full), daemon=True).start()
 
     signals.worker_ready.connect(on_ready, weak=False)
-    options.params["hostname"] = HOSTNAME.convert(name, None, options)
+    options.params["hostname"] = _command("worker").HOSTNAME.convert(name, None, options)
     try:
         with options:
             options.command.invoke(options)

@@ -23,6 +23,7 @@ from .files import FileStore, safe_name
 from .line import Line, Standing
 from .overview import Overview, QueueInfo, overview
 from .rights import Role, acl
+from .scripts import read_all as read_scripts
 from .sentinel import Primary, SentinelConnection, SentinelTLSConnection
 from .statistics import Minute, Statistics, statistics
 from .store import Store
@@ -66,6 +67,7 @@ __all__ = [
     "examine",
     "fetched",
     "overview",
+    "read_scripts",
     "safe_name",
     "statistics",
 ]

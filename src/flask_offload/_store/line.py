@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-import statistics
+import math
 import threading
 import time
 import typing as t
@@ -148,8 +148,10 @@ class Line:
 
 def _typical(took: list[float]) -> float | None:
     """How long a run takes; ``None`` of runs too different for the next one to be known."""
-    mean = statistics.fmean(took)
-    return mean if statistics.pstdev(took) <= max(mean, 1.0) else None
+    # Without the module of statistics, which every worker would have in memory for this.
+    mean = sum(took) / len(took)
+    deviation = math.sqrt(sum((seconds - mean) ** 2 for seconds in took) / len(took))
+    return mean if deviation <= max(mean, 1.0) else None
 
 
 def start_in(queue: Queue, place: int, costs: t.Mapping[str, float | None]) -> float | None:
@@ -175,5 +177,5 @@ def start_in(queue: Queue, place: int, costs: t.Mapping[str, float | None]) -> f
     for cost in waiting:
         heapq.heapreplace(slots, slots[0] + float(cost or 0))
     rest = place - 1 - len(ahead)
-    average = statistics.fmean(float(c or 0) for c in waiting) if waiting else 0.0
+    average = sum(float(c or 0) for c in waiting) / len(waiting) if waiting else 0.0
     return slots[0] + (rest * average + beyond) / queue.slots

@@ -12,9 +12,11 @@ import redis
 from redis.exceptions import NoScriptError
 
 if t.TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     from .connection import Link
 
-__all__ = ["command", "run", "run_all"]
+__all__ = ["command", "read_all", "run", "run_all"]
 
 #: A transition that begins with another one takes its file as a function.
 INCLUDE = re.compile(r"^-- include (\w+) as (\w+)$", re.MULTILINE)
@@ -59,8 +61,20 @@ def _used(shared: str, body: str) -> str:
     return kept
 
 
+def read_all() -> None:
+    """Read them now; they are kept, and a process that is forked later has no work with them."""
+    for file in _folder().iterdir():
+        name, _, ending = file.name.partition(".")
+        if ending == "lua" and not name.startswith("_"):
+            _load(name)
+
+
+def _folder() -> Traversable:
+    return files("flask_offload._store") / "lua"
+
+
 def _text(name: str) -> str:
-    return (files("flask_offload._store") / "lua" / f"{name}.lua").read_text("utf-8")
+    return (_folder() / f"{name}.lua").read_text("utf-8")
 
 
 def _function(name: str, function: str) -> str:

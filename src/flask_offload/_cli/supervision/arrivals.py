@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import select
-import signal
-from contextlib import contextmanager, suppress
+
+from .bare import signal
 
 TYPE_CHECKING = False  # typing is large, beside a program that sleeps
 if TYPE_CHECKING:
@@ -39,15 +39,18 @@ class Arrivals:
     def wait(self, others: list[int], seconds: float) -> None:
         """Until one comes, or something into one of the other pipes; or as long."""
         select.select([self._wake, *others], [], [], seconds)
-        with suppress(BlockingIOError):
+        try:
             os.read(self._wake, 512)
+        except BlockingIOError:
+            pass
 
-    @contextmanager
-    def held(self) -> t.Iterator[bool]:
+    def __enter__(self) -> bool:
         """Let those that come wait for the end of the block, or for another program.
 
-        Whether none has come before.
+        :return: Whether none has come before.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        yield not self._received
+        return not self._received
+
+    def __exit__(self, *_: object) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -7,7 +7,6 @@ arguments are the number of processes, the grace, and the command line of that p
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 
@@ -15,7 +14,8 @@ import sys
 def main(count: str, grace: str, *command: str) -> int:
     """Until a signal ends it; the exit code."""
     sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    supervisor = importlib.import_module("supervision.supervisor").Supervisor(
+    module = __import__("supervision.supervisor", fromlist=["Supervisor"])
+    supervisor = module.Supervisor(
         int(count),
         None,
         command=list(command),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from contextlib import suppress
+
+from .bare import signal
 
 __all__ = ["FULL", "READY", "Process", "memory", "said"]
 
@@ -36,8 +36,10 @@ class Process:
 
     def send(self, number: int) -> None:
         # Not reaped yet, so the number cannot be another process's.
-        with suppress(ProcessLookupError):
+        try:
             os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass
 
     def reap(self) -> int | None:
         """Its exit code once it has ended, negative for a signal, as of ``Popen.returncode``."""
@@ -63,14 +65,16 @@ def said(code: int) -> str:
 
 def _name(number: int) -> str:
     try:
-        return signal.Signals(number).name
+        from signal import Signals  # large, and not needed while all goes well
+
+        return Signals(number).name
     except ValueError:  # a real-time signal
         return f"signal {number}"
 
 
 def memory(pid: int) -> float:
     """The resident memory of a process in MB; 0 if the system does not tell."""
-    with suppress(OSError, ValueError, IndexError):
+    try:
         if sys.platform == "linux":
             with open(f"/proc/{pid}/statm", "rb") as file:
                 return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1_000_000
@@ -78,4 +82,5 @@ def memory(pid: int) -> float:
 
         output = subprocess.run(["/bin/ps", "-o", "rss=", "-p", str(pid)], capture_output=True)
         return int(output.stdout) * 1024 / 1_000_000
-    return 0.0
+    except (OSError, ValueError, IndexError):
+        return 0.0

@@ -7,9 +7,9 @@ must not take the place of what runs, so it is tried in a process of its own fir
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
+from .bare import signal
 from .process import Process
 
 __all__ = ["Trial", "exec_asleep", "exec_awake", "handed_down", "is_trial", "keeps", "own_command"]

@@ -14,10 +14,10 @@ that has loaded nothing (see :mod:`.asleep`), and itself again to start one.
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 from .arrivals import SIGNALS, Arrivals
+from .bare import signal
 from .process import FULL, READY, Process, said
 from .reload import Trial, exec_asleep, exec_awake, handed_down
 from .slots import Slot
@@ -239,7 +239,7 @@ class Supervisor:
     def _look_at_trial(self, arrivals: Arrivals) -> None:
         if self._trial is None or (passed := self._trial.passed()) is None:
             return
-        with arrivals.held() as may:
+        with arrivals as may:
             if not may:
                 return
             trial, self._trial = self._trial, None
@@ -261,7 +261,7 @@ class Supervisor:
         return not busy and all(s.working and not s.coming and not s.renew for s in self._slots)
 
     def _sleep(self, arrivals: Arrivals) -> None:
-        with arrivals.held() as may:
+        with arrivals as may:
             if may:
                 exec_asleep(self._command, self._places(), self._grace)
                 self._sleeps = False  # it cannot
