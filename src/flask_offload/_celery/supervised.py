@@ -31,8 +31,8 @@ COUNT = 0.25
 
 #: What a worker imports as it starts; imported before the fork, it is in memory once.
 MODULES = """
-    billiard.pool celery.apps.worker celery.concurrency.thread
-    celery.events.state celery.worker.autoscale celery.worker.components celery.worker.consumer
+    billiard.pool celery.apps.worker celery.concurrency.thread celery.worker.autoscale
+    celery.worker.components celery.worker.consumer
     celery.worker.consumer.delayed_delivery celery.worker.control celery.worker.heartbeat
     celery.worker.loops celery.worker.pidbox celery.worker.strategy encodings.idna
     flask_offload._celery.inspection kombu.asynchronous.hub kombu.pidbox
@@ -60,8 +60,7 @@ def preload(app: OffloadCelery) -> None:
     # Made on first use, and kept.
     for part in ("amqp", "backend", "control", "events", "log", "AsyncResult", "Worker"):
         getattr(app, part)
-    for part in ("Dispatcher", "Receiver"):
-        getattr(app.events, part)
+    _ = app.events.Dispatcher
     read_scripts()
     platform.platform()  # for the banner; it starts a program to find out
     check_server(app)
@@ -83,6 +82,9 @@ def read_options(app: OffloadCelery, arguments: t.Sequence[str]) -> click.Contex
         app=app, no_color=bool(os.environ.get("NO_COLOR")), workdir=None
     )
     context: click.Context = command.make_context("worker", list(arguments), obj=about)
+    if not context.params["without_gossip"]:
+        for part in ("Receiver", "State"):
+            getattr(app.events, part)
     return context
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import deferred as deferred  # before anything imports redis
 from .address import connection_options, driver
 from .adoption import Adoption, Arrival, Entry, as_bytes
 from .ahead import Ahead

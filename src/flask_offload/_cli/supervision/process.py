@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-from .bare import signal
-
 __all__ = ["FULL", "READY", "Process", "memory", "said"]
 
 #: What a process writes into its pipe.
