@@ -262,7 +262,8 @@ def test_process_that_ends_is_replaced_once_the_app_loads(
     workers.sleep()
     workers.shop.write_text("def broken(:\n")
     servers.kill(killed)
-    wait_until(lambda: "The app does not load, see above; trying again in" in workers.text, 30)
+    # Its first successor does not get far.
+    wait_until(lambda: "before it was ready; trying again in" in workers.text, 30)
     assert workers.run("shop.version").get(timeout=20) == "old"
     assert workers.process.popen.poll() is None
     workers.write("newer")

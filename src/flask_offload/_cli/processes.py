@@ -10,8 +10,10 @@ import typing as t
 import click
 
 from .._celery.supervised import cpus, preload, read_options, serve
+from .supervision.arrivals import SIGNALS
+from .supervision.fork import Child
 from .supervision.process import FULL, READY, memory
-from .supervision.reload import is_trial, keeps, own_command
+from .supervision.reload import given_place, is_trial, own_command
 from .supervision.supervisor import Supervisor
 from .worker import with_level
 
@@ -84,15 +86,17 @@ def supervise(
             "exist in the worker processes: start them in a task, or at Celery's worker_init."
         )
     settle()
-    kept = keeps()
+    if (place := given_place()) is not None:
+        number, pipe, parent = place
+        child = Child(parent, pipe, SIGNALS)
+        child.begin([])
+        raise SystemExit(main(number, child.tell))
     supervisor = Supervisor(
         count,
         main,
         command=own_command(),
-        renew=not kept,
-        # Not where processes are replaced all the time, or one has ended unexpectedly: a new one
-        # shares its memory with those that are forks of the same program.
-        sleeps=not (jobs or limit or kept),
+        # Not where processes are replaced all the time: one that is no fork shares no memory.
+        sleeps=not (jobs or limit),
         grace=state.settings.grace,
         max_memory=limit,
         say=_say,

@@ -1,8 +1,8 @@
 """What a supervisor is while all of its processes are at work: a program that has loaded nothing.
 
-It runs by its path, outside of its package, as importing that would load Flask and Celery. What it
-does not do itself, starting a process, it does by becoming again the program that it was. The
-arguments are the number of processes, the grace, and the command line of that program.
+It runs by its path, outside of its package, as importing that would load Flask and Celery. For new
+code it becomes again the program that it was. The arguments are the number of processes, the grace,
+and the command line of that program.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ def main(count: str, grace: str, *command: str) -> int:
         int(count),
         None,
         command=list(command),
-        renew=False,
         grace=float(grace),
         say=lambda line: print(f" * {line}", file=sys.stderr, flush=True),
     )

@@ -38,7 +38,8 @@ class Child:
         for pipe in pipes:
             os.close(pipe)
         # Ctrl-C reaches it through the parent, once.
-        os.setsid()
+        if os.getpgrp() != os.getpid():
+            os.setsid()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
         _end_with(self._parent)
 

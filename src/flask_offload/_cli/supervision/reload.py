@@ -12,11 +12,15 @@ import sys
 from .bare import signal
 from .process import Process
 
-__all__ = ["Trial", "exec_asleep", "exec_awake", "handed_down", "is_trial", "keeps", "own_command"]
+__all__ = [
+    "Trial", "exec_asleep", "exec_awake", "given_place", "handed_down", "is_trial", "own_command",
+    "spawn",
+]  # fmt: skip
 
-#: In the environment: the processes of the program before the ``exec``; that they are to stay; and
-#: that this program is to load what it needs, and do nothing.
-WORKERS, KEEP, TRIAL = "FLASK_OFFLOAD_WORKERS", "FLASK_OFFLOAD_KEEP", "FLASK_OFFLOAD_TRIAL"
+#: In the environment: the processes of the program before the ``exec``; that this program is to
+#: load what it needs, and do nothing; and that it is to be one of the processes.
+WORKERS, TRIAL = "FLASK_OFFLOAD_WORKERS", "FLASK_OFFLOAD_TRIAL"
+PLACE = "FLASK_OFFLOAD_PLACE"
 ASLEEP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "asleep.py")
 
 
@@ -31,23 +35,12 @@ def is_trial() -> bool:
 
 
 class Trial:
-    """A command line in a process of its own, up to where its work would begin.
+    """A command line in a process of its own, up to where its work would begin."""
 
-    :param renew: Whether its code is wanted in place of that which runs.
-    """
-
-    def __init__(self, command: list[str], *, renew: bool) -> None:
-        self.renew = renew
-        self._process: Process | None = None
-        self._code: int | None = None
-        try:
-            # In a group of its own: Ctrl-C is for the supervisor.
-            pid = os.posix_spawn(command[0], command, {**os.environ, TRIAL: "1"}, setpgroup=0)
-        except OSError as error:
-            self._code = 1
-            _tell(command, error)
-        else:
-            self._process = Process(pid)
+    def __init__(self, command: list[str]) -> None:
+        pid = _spawn(command, {TRIAL: "1"})
+        self._process = None if pid is None else Process(pid)
+        self._code = 1 if pid is None else None
 
     def passed(self) -> bool | None:
         """Whether it has loaded; ``None`` while it has not ended."""
@@ -64,15 +57,36 @@ class Trial:
 Places = list[tuple[int, int]]
 
 
-def exec_awake(command: list[str], places: Places, *, renew: bool) -> None:
+def spawn(command: list[str], number: int) -> Process | None:
+    """Start a command line that is to be the process of a place; ``None`` if there is none."""
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    pid = _spawn(command, {PLACE: f"{number}:{writer}:{os.getpid()}"})
+    os.close(writer)
+    if pid is None:
+        os.close(reader)
+        return None
+    os.set_blocking(reader, False)
+    return Process(pid, reader)
+
+
+def given_place() -> tuple[int, int, int] | None:
+    """What :func:`spawn` told this program, once: its number, its pipe, and its parent."""
+    if not (words := os.environ.pop(PLACE, "")):
+        return None
+    number, pipe, parent = map(int, words.split(":"))
+    os.set_inheritable(pipe, False)
+    return number, pipe, parent
+
+
+def exec_awake(command: list[str], places: Places) -> None:
     """Become the program that loads the app; returns only if there is none.
 
     Signals that are blocked stay so, and none of them is lost.
 
-    :param places: Numbers of places, 0 for none, and process ids.
-    :param renew: Whether these processes are to be replaced.
+    :param places: Numbers of places, 0 for none, and ids of processes, which it replaces.
     """
-    _exec(command, {WORKERS: _written(places)} | ({} if renew else {KEEP: "1"}))
+    _exec(command, {WORKERS: _written(places)})
 
 
 def exec_asleep(command: list[str], places: Places, grace: float) -> None:
@@ -92,13 +106,17 @@ def handed_down() -> Places:
     return [(int(number), int(pid)) for number, pid in items]
 
 
-def keeps() -> bool:
-    """Whether the processes that were handed down are to stay; answers once."""
-    return os.environ.pop(KEEP, None) is not None
-
-
 def _written(places: Places) -> str:
     return " ".join(f"{number}:{pid}" for number, pid in places)
+
+
+def _spawn(command: list[str], told: dict[str, str]) -> int | None:
+    try:
+        # In a group of its own: Ctrl-C is for the supervisor.
+        return os.posix_spawn(command[0], command, {**os.environ, **told}, setpgroup=0)
+    except OSError as error:
+        _tell(command, error)
+        return None
 
 
 def _exec(command: list[str], told: dict[str, str]) -> None:

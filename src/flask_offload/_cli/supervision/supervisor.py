@@ -8,7 +8,7 @@ replacement never leaves fewer at work. For new code the program replaces itself
 the same process, whose children the old workers stay) and then replaces them one after the other.
 
 Once all are at work, only the start of another needs what it has loaded. It becomes a program then
-that has loaded nothing (see :mod:`.asleep`), and itself again to start one.
+that has loaded nothing (see :mod:`.asleep`); what that starts loads the app by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from .arrivals import SIGNALS, Arrivals
 from .bare import signal
 from .process import FULL, READY, Process, said
-from .reload import Trial, exec_asleep, exec_awake, handed_down
+from .reload import Trial, exec_asleep, exec_awake, handed_down, spawn
 from .slots import Slot
 
 TYPE_CHECKING = False  # typing is large, beside a program that sleeps
@@ -44,9 +44,8 @@ class Supervisor:
 
     :param main: What each does, with its number and a function that tells the supervisor
         :data:`~.process.READY` or :data:`~.process.FULL`; returns its exit code. ``None`` in the
-        program that has loaded nothing, and so cannot start one.
+        program that has loaded nothing: it starts ``command`` instead of a fork.
     :param command: The command line of the program that has loaded the app.
-    :param renew: Whether to replace the processes of the program before.
     :param sleeps: Whether it may become the program that has loaded nothing.
     :param grace: Seconds that a process takes at most to end on SIGTERM.
     :param max_memory: MB of resident memory beyond which a process is replaced; 0 for no limit.
@@ -59,14 +58,13 @@ class Supervisor:
         main: Main | None,
         *,
         command: list[str],
-        renew: bool = True,
         sleeps: bool = False,
         grace: float,
         max_memory: float = 0,
         say: Say,
     ) -> None:
         self._main, self._command, self._say = main, command, say
-        self._renew, self._sleeps = renew, sleeps
+        self._sleeps = sleeps
         self._grace, self._max_memory = grace, max_memory
         self._slots = [Slot(number + 1) for number in range(count)]
         #: Told to end, with the time by which they must have.
@@ -110,9 +108,10 @@ class Supervisor:
             if slot.working is not None and any(other.coming for other in self._slots):
                 continue  # one after the other: a machine has no room for all of them twice
             if self._main is None:
-                # Only if it loads now, as those that are at work must go on in any case.
-                self._trial = self._trial or Trial(self._command, renew=False)
-                return None
+                slot.coming = spawn(self._command, slot.number)
+                if slot.coming is None:
+                    self._failed_to_start(slot, f"Worker {slot.number} ended", 1)
+                continue
             from .fork import Child, fork  # not where it sleeps
 
             born = fork(SIGNALS)
@@ -158,19 +157,14 @@ class Supervisor:
 
     def _failed_to_start(self, slot: Slot, what: str, code: int) -> None:
         slot.coming = None
-        pause = slot.fail()
-        if not self._gives_up(f"{what} before it was ready", code):
-            self._say(f"{what} before it was ready; trying again in {pause:g} s.")
-
-    def _gives_up(self, what: str, code: int) -> bool:
-        """After a start that failed; so it ends."""
         self._failed_starts += 1
+        pause = slot.fail()
         alone = all(slot.working is None for slot in self._slots)
         if not alone or self._failed_starts < MAX_FAILED_STARTS:
-            return False
-        self._say(f"{what}, as those before it. See above for what to mend.")
+            self._say(f"{what} before it was ready; trying again in {pause:g} s.")
+            return
+        self._say(f"{what} before it was ready, as those before it. See above for what to mend.")
         self._stop(128 - code if code < 0 else code or 1)
-        return True
 
     def _stop(self, code: int) -> None:
         if self._code is not None:
@@ -234,7 +228,7 @@ class Supervisor:
         self._say("Loading the app anew.")
         if self._trial is not None:
             self._trial.end()  # what it has loaded may be the code of before
-        self._trial = Trial(self._command, renew=True)
+        self._trial = Trial(self._command)
 
     def _look_at_trial(self, arrivals: Arrivals) -> None:
         if self._trial is None or (passed := self._trial.passed()) is None:
@@ -242,18 +236,10 @@ class Supervisor:
         with arrivals as may:
             if not may:
                 return
-            trial, self._trial = self._trial, None
+            self._trial = None
             if passed:
-                exec_awake(self._command, self._places(), renew=trial.renew)
-            self._is_not_loaded(trial)
-
-    def _is_not_loaded(self, trial: Trial) -> None:
-        what = "The app does not load, see above"
-        pauses = [slot.fail() for slot in self._slots if slot.is_due()]
-        if trial.renew:
-            self._say(f"{what}. The workers keep the code they have.")
-        elif not self._gives_up(what, 1):
-            self._say(f"{what}; trying again in {max(pauses, default=0):g} s.")
+                exec_awake(self._command, self._places())
+            self._say("The app does not load, see above. The workers keep the code they have.")
 
     def _is_settled(self) -> bool:
         """Whether there is nothing to do but to wait."""
@@ -278,6 +264,7 @@ class Supervisor:
             if 0 < number <= len(self._slots):
                 slot = self._slots[number - 1]
                 slot.working, slot.ready_at = process, time.monotonic()
-                slot.renew = "with the code of now" if self._renew else ""
+                # Only new code wakes a program that sleeps.
+                slot.renew = "with the code of now" if self._main is not None else ""
             else:
                 self._end(process)
