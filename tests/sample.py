@@ -10,6 +10,7 @@ import time
 import typing as t
 from pathlib import Path
 
+import billiard
 from celery import shared_task
 from celery.exceptions import Ignore, Reject
 from flask import Flask, current_app, g
@@ -187,6 +188,9 @@ def shared() -> str:
 
 app = create_app()
 celery = app.extensions["offload"].celery
+if "SAMPLE_SPAWN" in os.environ:
+    # What billiard does by itself on macOS.
+    billiard.set_start_method("spawn", force=True)
 if "SAMPLE_WITHOUT" in os.environ:
     # A worker that was deployed before the task was written.
     celery.tasks.unregister(f"sample.{os.environ['SAMPLE_WITHOUT']}")

@@ -11,6 +11,7 @@ import typing as t
 from dataclasses import dataclass
 
 from celery import Celery
+from celery.app import base
 from celery.app.defaults import DEFAULTS
 from celery.exceptions import TaskRevokedError
 from celery.states import REVOKED
@@ -18,13 +19,14 @@ from celery.states import REVOKED
 from .._jobs import JobRecord
 from .._store import Deadline, Feed, FileStore, Store
 from ..exceptions import ConfigError
-from . import context, publish, tracing, worker
+from . import context, publish, spawned, tracing, worker
 from .engine import Engine
 from .task import OffloadTask
 from .urls import backend_url, broker_options, is_redis
 
 if t.TYPE_CHECKING:
     from flask import Flask
+    from flask.cli import ScriptInfo
 
     from .._config import Settings
     from .job import Job, Verbs
@@ -57,6 +59,8 @@ class OffloadCelery(Celery):  # type: ignore[misc]
     verbs: Verbs
     #: Name of this worker on the records; set when one starts.
     worker_name: str = ""
+    #: Of Flask's, which made the app; set when that command starts a worker.
+    command: ScriptInfo | None = None
 
     def __init__(
         self, flask_app: Flask, settings: Settings, *, url: str, store: Store, files: FileStore
@@ -79,6 +83,9 @@ class OffloadCelery(Celery):  # type: ignore[misc]
         self.conf.update(_configuration(settings, url))
         worker.install(self)
         context.follow(flask_app, self)
+
+    def __reduce__(self) -> t.Any:
+        return spawned.load, (spawned.place_of(self), self.worker_name)
 
     # -- results and messages
 
@@ -142,6 +149,9 @@ class OffloadCelery(Celery):  # type: ignore[misc]
         Celery adds a task of one app to all others, which are finalized later: of ten apps of one
         factory, each would get the tasks of another.
         """
+        if base.USING_EXECV:
+            # In a process that was not forked, Celery would make it every app's.
+            options.setdefault("lazy", False)
         return super().task(*args, **{"shared": False, **options})
 
     def register_task(self, task: t.Any, **options: t.Any) -> t.Any:

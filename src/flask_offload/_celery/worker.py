@@ -26,7 +26,7 @@ from .tracing import attempt, fence
 if t.TYPE_CHECKING:
     from .app import OffloadCelery
 
-__all__ = ["install"]
+__all__ = ["install", "set_up_logging"]
 
 log = logging.getLogger("flask_offload")
 
@@ -42,7 +42,8 @@ def install(app: OffloadCelery) -> None:
     app.steps["worker"].add(Publisher)
 
 
-def _set_up_logging() -> None:
+def set_up_logging() -> None:
+    """Have what a job prints and logs in its log, without secrets."""
     printed, traced = logging.getLogger("celery.redirected"), logging.getLogger("celery.app.trace")
     if not any(isinstance(handler, JobLogHandler) for handler in printed.handlers):
         printed.addHandler(JobLogHandler())
@@ -79,7 +80,7 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
         if engine is not None:
             engine.worker, engine.in_worker = worker.app.worker_name, True
             engine.on_lost = _stop_lost
-        _set_up_logging()
+        set_up_logging()
         self._checked = check_server(worker.app)
 
     def register_with_event_loop(self, worker: t.Any, hub: t.Any) -> None:

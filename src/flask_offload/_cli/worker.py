@@ -7,7 +7,7 @@ import typing as t
 
 import click
 from flask import current_app
-from flask.cli import with_appcontext
+from flask.cli import ScriptInfo, with_appcontext
 
 if t.TYPE_CHECKING:
     from .._extension import OffloadState
@@ -76,6 +76,7 @@ def worker(
     elif max_jobs is not None or max_memory is not None:
         name = "--max-memory" if max_jobs is None else "--max-jobs"
         raise click.UsageError(f"{name} goes with --processes or --threads; add one of them.")
+    celery.command = click.get_current_context().find_object(ScriptInfo)
     raise SystemExit(celery.worker_main(["worker", *with_level(given)]))
 
 

@@ -17,6 +17,7 @@ import threading
 import time
 import typing as t
 
+from billiard import get_start_method
 from billiard.einfo import ExceptionInfo
 from billiard.pool import MaybeEncodingError
 from celery import signals
@@ -79,9 +80,9 @@ slots: list[Tickets] = []
 
 @signals.worker_before_create_process.connect(weak=False)
 def _make_slots(sender: t.Any, **_: t.Any) -> None:
-    # Where a system has no such counters, and for processes that a pool grows by later, a bundle
-    # is one job.
-    if not slots and hasattr(os, "eventfd"):
+    # Otherwise, and for processes that a pool grows by later, a bundle is one job. A process that
+    # is not forked, as on macOS, would not have them.
+    if not slots and hasattr(os, "eventfd") and get_start_method() == "fork":
         slots.extend(Tickets() for _ in range(max(8, 2 * sender._processes)))
 
 
