@@ -17,7 +17,7 @@ if t.TYPE_CHECKING:
 
     from conftest import System
 
-POOLS = pytest.mark.parametrize("pool", ["threads", "solo"])
+POOLS = pytest.mark.parametrize("pool", ["threads", "solo", "prefork"])
 JOBS = 300
 WORDS = "received", "speaking", "succeeded"
 
@@ -39,7 +39,21 @@ def work(system: System, name: str, pool: str, **env: str) -> tuple[list[str], l
     )  # fmt: skip
     worker.signal(signal.SIGTERM)
     worker.popen.wait(30)
-    return path.read_text().splitlines(), [*(str(job.id) for job in jobs), str(spoken.id)]
+    ids = [*(str(job.id) for job in jobs), str(spoken.id)]
+    return once(path.read_text().splitlines()), ids
+
+
+def once(lines: list[str]) -> list[str]:
+    """Without what is received again: on a busy machine, a job may be given back that waited."""
+    seen: set[str] = set()
+    found = []
+    for line in lines:
+        told = re.search(r"\[[0-9a-f-]{36}\] received$", line)
+        if told is None or told[0] not in seen:
+            found.append(line)
+        if told is not None:
+            seen.add(told[0])
+    return found
 
 
 def plain(lines: list[str]) -> list[str]:
@@ -50,6 +64,7 @@ def plain(lines: list[str]) -> list[str]:
         (r"[0-9a-f]{8}-[0-9a-f-]{27}", "<id>"),
         (r"succeeded in \d+\.\d+(e-\d+)?s", "succeeded in <some>s"),
         (r"^\d{9,}", "<pid>"),
+        (r"ForkPoolWorker-\d", "ForkPoolWorker-<n>"),
     ]:
         found = [re.sub(pattern, word, line) for line in found]
     return sorted(found)

@@ -15,10 +15,10 @@ import threading
 import time
 import typing as t
 import weakref
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from logging.handlers import WatchedFileHandler
 
-__all__ = ["Batched", "BatchedFile", "BatchedStream", "batch", "batching"]
+__all__ = ["Batched", "BatchedFile", "BatchedStream", "batch", "batched", "batching"]
 
 #: Seconds for which lines wait for each other.
 MOMENT = 0.02
@@ -32,6 +32,17 @@ batching = _batching.is_set
 def batch() -> None:
     """From here on, write lines of this process several at a time."""
     _batching.set()
+
+
+@contextmanager
+def batched() -> t.Iterator[None]:
+    """Write the lines of this process several at a time, and what waits at the end of this."""
+    _batching.set()
+    try:
+        yield
+    finally:
+        _batching.clear()
+        _Target.write_all()
 
 
 class _Target:
@@ -99,11 +110,20 @@ class _Target:
             time.sleep(MOMENT)
             # First this: who adds a line too late for the look sees that nobody wants one.
             wanted.clear()
-            handler = self._last
-            try:
-                handler.write()
-            except Exception:
-                handler.handleError(_unwritten())
+            self._write_last()
+
+    @classmethod
+    def write_all(cls) -> None:
+        for target in list(cls._all.values()):
+            if target.lines:
+                target._write_last()
+
+    def _write_last(self) -> None:
+        handler = self._last
+        try:
+            handler.write()
+        except Exception:
+            handler.handleError(_unwritten())
 
     def forked(self) -> None:
         """Forget what is the parent's: the thread, and the lines."""

@@ -10,6 +10,7 @@ record of his own anywhere on its way gets all records, from the moment he has i
 from __future__ import annotations
 
 import logging
+import os
 import time
 import types
 import typing as t
@@ -54,6 +55,15 @@ def shorten() -> None:
         logger = logging.getLogger(name)
         if type(logger) is logging.Logger:
             logger.__class__ = ShortLogger
+
+
+def _forked() -> None:
+    # What was found out before says the name of the parent.
+    for name in LOGGERS:
+        vars(logging.getLogger(name)).pop("_way", None)
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class ShortLogger(logging.Logger):

@@ -23,6 +23,7 @@ from billiard.pool import MaybeEncodingError
 from celery import signals
 from celery.app import trace
 
+from .. import logfile, ownlines
 from ..engine import refused
 from . import short
 from .commits import SOON, Commits
@@ -179,19 +180,21 @@ def run(slot: int | None, jobs: list[Job]) -> list[Outcome]:
             name, job_id, request, (request["args"], request["kwargs"], None), None, None
         )
         return [(*outcome, False, time.monotonic() - began)]
+    ownlines.shorten()
     outcomes = []
     used = set()
-    try:
-        for job in jobs:
-            if not slots[slot].take():
-                break
-            ends = _ends_of(_task(job))
-            used.add(ends)
-            outcomes.append(_run_one(job, ends))
-    finally:
-        for ends in used:
-            if ends is not None:
-                ends.tell()
+    with logfile.batched():
+        try:
+            for job in jobs:
+                if not slots[slot].take():
+                    break
+                ends = _ends_of(_task(job))
+                used.add(ends)
+                outcomes.append(_run_one(job, ends))
+        finally:
+            for ends in used:
+                if ends is not None:
+                    ends.tell()
     return outcomes
 
 

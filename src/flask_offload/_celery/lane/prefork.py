@@ -19,11 +19,13 @@ from celery.concurrency.asynpool import SCHED_STRATEGY_FAIR, AsynPool
 from celery.worker import state as worker_state
 
 from ..._store import StoreUnavailable
+from .. import logfile, ownlines
 from .base import SHARE, STUCK, Lane
 from .bundles import run, slots
 from .pooled import Bundle, PooledRequest
 
 if t.TYPE_CHECKING:
+    from ..._store import Fetched
     from ..engine import Engine
     from ..message import Message
 
@@ -100,6 +102,11 @@ class PreforkLane(Lane):
             # For those that are at work: only what may wait.
             room, share = 0, share - self._behind / max(1, slots)
         return super().fetch(queues, room, slots, share)
+
+    def take(self, found: Fetched) -> list[tuple[Message, str]]:
+        # Written by then that no process has written what came of one of them.
+        with logfile.batched():
+            return super().take(found)
 
     # -- through
 
@@ -284,4 +291,5 @@ def _open(sender: t.Any, **_: t.Any) -> None:
         # What scales it counts the jobs that Celery has received.
         and sender.controller.autoscaler is None
     ):
+        ownlines.shorten()
         engine.lane = PreforkLane(engine, sender)
