@@ -61,7 +61,7 @@ class Many:
     def __init__(self, system: System, ledger: Path) -> None:
         self._note = tasks_of(system)["sample.note"]
         self._ledger = ledger
-        self._store = self._note.app.store
+        self.store = self._note.app.store
         self.control = self._note.app.control
         self.jobs: list[t.Any] = []
         self._checked = 0
@@ -90,7 +90,7 @@ class Many:
         ids = [job.id for job in self.jobs[self._checked :]]
 
         def ends() -> Counter[tuple[str, int]]:
-            return Counter((record.state, record.starts) for record in self._store.get_many(ids))
+            return Counter((record.state, record.starts) for record in self.store.get_many(ids))
 
         def is_over() -> bool:
             found = ends()
