@@ -88,7 +88,7 @@ class Intake:
     def put(self, job: Accepted, deadline: Deadline) -> tuple[str, str]:
         """Put a job in line, or with those that are sent together.
 
-        :return: As :meth:`.Records.enqueue`; nothing yet for one that is to be sent.
+        :return: As :meth:`.Entry.enqueue`; nothing yet for one that is to be sent.
         :raises StoreUnavailable: It was not accepted; if ``sent``, perhaps it was.
         """
         batch = _batch.get()
