@@ -144,7 +144,7 @@ class InProcessLane(Lane):
     def _land(self) -> None:
         """Take what was asked for ahead; waits for it."""
         asked_at = self._ahead.asked_at
-        found = fetched(self._ahead.read())
+        found = fetched(self._ahead.read(), asked_at)
         # Until now nobody has renewed their leases.
         if self.stopped or time.monotonic() - asked_at > self._engine.settings.lease / 3:
             self.give_back(found.jobs)
