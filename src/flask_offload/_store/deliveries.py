@@ -59,11 +59,20 @@ class Deliveries(Base):
         return fetched(self._script("fetch", "", *asked), at)
 
     def fetch_command(
-        self, worker: str, queues: t.Sequence[str], room: int, slots: int, share: float, costs: str
+        self,
+        worker: str,
+        queues: t.Sequence[str],
+        room: int,
+        slots: int,
+        share: float,
+        costs: str,
+        *,
+        waits: bool = False,
     ) -> tuple[t.Any, ...]:
-        """What :meth:`fetch` sends for a worker that waits, to a server that knows the script;
-        :func:`fetched` reads the answer."""
-        args = (*self._common(""), *self._asked(worker, queues, room, slots, share, costs, 1))
+        """What :meth:`fetch` sends to a server that knows the script; :func:`fetched` reads the
+        answer."""
+        asked = self._asked(worker, queues, room, slots, share, costs, int(waits))
+        args = (*self._common(""), *asked)
         return scripts.command("fetch", [self.keys.job("")], args)
 
     def _asked(

@@ -8,6 +8,7 @@ import typing as t
 
 from .._jobs import JobState, Progress
 from ..exceptions import JobNotFound
+from . import scripts
 from .base import Base
 from .data import Finished, NewJob, Started
 

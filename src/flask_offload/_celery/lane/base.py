@@ -157,12 +157,18 @@ class Lane:
         )
 
     def fetch_command(
-        self, queues: t.Sequence[str], room: int, slots: int, share: float = SHARE
+        self,
+        queues: t.Sequence[str],
+        room: int,
+        slots: int,
+        share: float = SHARE,
+        *,
+        waits: bool = False,
     ) -> tuple[t.Any, ...]:
         """The command that looks."""
         self._queues = queues
         worker, costs = self._engine.worker, self._costs.shown()
-        return self.store.fetch_command(worker, queues, room, slots, share, costs)
+        return self.store.fetch_command(worker, queues, room, slots, share, costs, waits=waits)
 
     def take(self, found: Fetched) -> list[tuple[Message, str]]:
         """Take jobs in; what must go Celery's way is returned."""

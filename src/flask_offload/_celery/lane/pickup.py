@@ -134,7 +134,7 @@ class Pickup:
         if not bell.asked:
             # This thread asks for itself only: what the others do when the answer comes is not
             # known yet.
-            bell.ask(queues, lane.fetch_command(queues, min(1, source.room()), 1))
+            bell.ask(queues, lane.fetch_command(queues, min(1, source.room()), 1, waits=True))
         answer = bell.hear(self.ask_at)
         if answer is False:
             return None
