@@ -10,7 +10,7 @@ __all__ = ["leaks"]
 #: Bounded by what is kept, or by how many queues there are; pruned with the records.
 STAY = r"events|jobs|owner:.*|expiry|workers|queues|arrivals|pulse|paused|totals|dead|place.*"
 #: Must have a lifetime.
-EXPIRE = r"(job|log|result|worker|parked|delivery|file|unique|group|chord|minute):.*|next"
+EXPIRE = r"(job|log|result|worker|parked|delivery|file|unique|group|chord|minute):.*|next|apart"
 #: kombu's own; bindings and pidboxes of live workers.
 KOMBU = r"_kombu\.binding.*|.*\.reply\.celery\.pidbox|.*celery\.pidbox|celeryev\..*"
 #: A marker that wakes a worker holds no work, and there is one a queue at most.

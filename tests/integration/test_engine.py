@@ -154,6 +154,25 @@ def test_jobs_that_were_lost_together_twice_come_back_apart(store: Store) -> Non
     wait_until(lambda: "c" in take(store), 3)
 
 
+def test_they_come_back_apart_also_when_two_fetches_find_them(store: Store) -> None:
+    names = ["a", "b", "c"]
+    for name in names:
+        put(store, name)
+    leases = f"{store.keys.prefix}leases"
+    assert take(store) == names
+    for name in names:
+        store.call("ZADD", leases, 1, name)
+    assert take(store) == names
+    store.call("ZADD", leases, 1, "a")
+    assert take(store) == ["a"]
+    for name in ("b", "c"):
+        store.call("ZADD", leases, 1, name)  # the last renewal of theirs was a moment later
+    assert take(store) == []
+    wait_until(lambda: "b" in take(store), 3)
+    wait_until(lambda: "c" in take(store), 3)
+    assert store.call("PTTL", f"{store.keys.prefix}apart") > 0
+
+
 def test_early_ack_is_at_most_once(store: Store) -> None:
     job = NewJob(id="a", task="app.work")
     put(store, "a")

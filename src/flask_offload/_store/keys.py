@@ -32,6 +32,7 @@ class Keys:
     ``unique:<text>``   string  finish
     ``arrivals``        string  nobody: a counter
     ``next``            string  its expiry: who comes when the next delayed job is due
+    ``apart``           string  its expiry: when the last came back of those lost more than once
     ``pulse``           string  nobody: the time of the last sign of life of a worker
     ``totals``          hash    nobody: one field a kind of event
     ``minute:<n>``      hash    its expiry, after a day

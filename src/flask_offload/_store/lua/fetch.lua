@@ -51,7 +51,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'scheduled', '-inf', s
     event('queued')
   end
 end
-local apart = 0
+-- When the last came back of those that were lost more than once; its fetch may have been another.
+local apart
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', stamp(now), 'LIMIT', 0, 100)) do
   of(id)
   redis.call('ZREM', prefix .. 'leases', id)
@@ -66,12 +67,16 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', stam
     count('leases_lost')
     -- One of those that were lost together before may be what ends their workers. A second apart
     -- from each other, the others live to see their end.
-    if known[3] and apart > 0 then
-      redis.call('ZADD', prefix .. 'scheduled', stamp(now + apart), id)
+    if known[3] then
+      apart = math.max(now, (apart or tonumber(redis.call('GET', prefix .. 'apart') or 0)) + 1)
+      if apart > now + 100 then apart = now end
+      redis.call('SET', prefix .. 'apart', stamp(apart), 'PX', math.ceil((apart - now + 1) * 1000))
+    end
+    if known[3] and apart > now then
+      redis.call('ZADD', prefix .. 'scheduled', stamp(apart), id)
     else
       line_up(known[2])
     end
-    if known[3] then apart = apart + 1 end
     event('queued')
   end
 end
