@@ -149,3 +149,5 @@ def test_dev_replaces_a_worker_that_dies(system: System) -> None:
     wait_until(
         lambda: {w.pid for w in control.workers()} - {first.pid}, 40, message=lambda: process.text
     )
+    # A kill would leave what it has started.
+    assert process.stop() == 0
