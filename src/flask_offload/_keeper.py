@@ -30,7 +30,7 @@ RUNNING, ANOTHER_RUNS, DIED = 0, 3, 4
 # A script for a hundred jobs makes thousands of small strings, and frees them together. The
 # allocator of glibc keeps seven of a size at hand, and sorts the others into its heap again and
 # again, which took half of the server's time when many jobs waited. Other allocators ignore this.
-TUNABLES = "glibc.malloc.tcache_count=4000"
+TUNABLES = "glibc.malloc.tcache_count=1000"
 
 LINGER = float(os.environ.get("FLASK_OFFLOAD_LINGER", "10"))
 STOP_TIMEOUT = 5.0
