@@ -137,6 +137,21 @@ def test_lost_lease_comes_back_in_its_old_place_and_fences_off_the_old_holder(st
     assert store.start(second, worker="two", max_deliveries=5, fence=other.fence).verdict == "run"
 
 
+def test_start_that_is_told_twice_counts_once(store: Store) -> None:
+    """By who missed the answer, or by a retry while another thread tells it."""
+    job = NewJob(id="a", task="app.work")
+    put(store, "a")
+    for starts in (1, 2):
+        (found,) = store.fetch("w", ["celery"], 1).jobs
+        for _ in range(3):
+            started = store.start(job, worker="w", max_deliveries=2, fence=found.fence, ran=0.1)
+            assert started.verdict == "run"
+        assert store.get("a").starts == starts
+        store.release("a", found.fence)
+    (found,) = store.fetch("w", ["celery"], 1).jobs
+    assert store.start(job, worker="w", max_deliveries=2, fence=found.fence).verdict == "dead"
+
+
 def test_jobs_that_were_lost_together_twice_come_back_apart(store: Store) -> None:
     """One of them may be what ends its workers, and the others must not die of that."""
     names = ["a", "b", "c"]

@@ -40,16 +40,19 @@ end
 if age ~= 0 then redis.call('HSET', job, 'nesting', nesting, 'retries', retries, 'deliveries', 0) end
 
 if redis.call('HEXISTS', job, 'cancel_requested') == 1 then return { 'cancelled' } end
-if tonumber(redis.call('HGET', job, 'deliveries') or 0) >= limit then return { 'dead' } end
+-- Told again by who missed the answer, or by two threads at once: it is the same start.
+if state ~= 'running' or age ~= 0 or fence == '0' then
+  if tonumber(redis.call('HGET', job, 'deliveries') or 0) >= limit then return { 'dead' } end
 
-redis.call('HSET', job, 'state', 'running', 'worker', worker)
-note_start(stamp(now - tonumber(ARGV[11])), redis.call('HGET', job, 'first_started_at'))
-redis.call('HDEL', job, 'due_at', 'done', 'total', 'message', 'parked', 'parked_at', 'at_once')
-if fence ~= '0' and redis.call('HEXISTS', job, 'at_most_once') == 0 then
-  redis.call('ZADD', prefix .. 'leases', stamp(now + lease), job_id)
+  redis.call('HSET', job, 'state', 'running', 'worker', worker)
+  note_start(stamp(now - tonumber(ARGV[11])), redis.call('HGET', job, 'first_started_at'))
+  redis.call('HDEL', job, 'due_at', 'done', 'total', 'message', 'parked', 'parked_at', 'at_once')
+  if fence ~= '0' and redis.call('HEXISTS', job, 'at_most_once') == 0 then
+    redis.call('ZADD', prefix .. 'leases', stamp(now + lease), job_id)
+  end
+  -- The result of an attempt that is over must not be read as the state of this one.
+  redis.call('DEL', KEYS[2])
+  event('running')
 end
--- The result of an attempt that is over must not be read as the state of this one.
-redis.call('DEL', KEYS[2])
-event('running')
 local origin = redis.call('HMGET', job, 'owners', 'locale', 'request_id', 'root_id')
 return { 'run', origin[1] or '', origin[2] or '', origin[3] or '', origin[4] or '' }
