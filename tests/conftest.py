@@ -54,11 +54,16 @@ class System:
 
             return sample.create_app(**config)
 
-    def worker(self, *arguments: str, ready: bool = True, **env: str) -> servers.Process:
+    def worker(
+        self, *arguments: str, ready: bool = True, mingle: bool = False, **env: str
+    ) -> servers.Process:
         log = self.folder / f"worker{len(self.workers)}.log"
         name = f"w{len(self.workers)}@test"
         # The parent of pytest may have set up logging by environment; a worker starts afresh.
-        process = servers.worker("sample.celery", log, "-n", name, *arguments, env=self.env | env)
+        arguments = ("-n", name, *arguments)
+        process = servers.worker(
+            "sample.celery", log, *arguments, env=self.env | env, mingle=mingle
+        )
         self.workers.append(process)
         if ready:
             wait_until(

@@ -172,11 +172,21 @@ def web(app: t.Any, *, port: int = 0, threaded: bool = True) -> t.Iterator[str]:
 
 
 def worker(
-    app: str, log: Path, *arguments: str, env: dict[str, str] | None = None, cwd: Path = HERE
+    app: str,
+    log: Path,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    cwd: Path = HERE,
+    mingle: bool = False,
 ) -> Process:
-    """``celery -A <app> worker``, as a person would start it."""
+    """``celery -A <app> worker``, as a person would start it.
+
+    :param mingle: Have it ask at its start what other workers there are, which takes a second.
+    """
     celery = str(Path(sys.executable).with_name("celery"))
     command = [celery, "-A", app, "worker", "--loglevel=info", *arguments]
+    if not mingle:
+        command.append("--without-mingle")
     return Process(*command, log=log, env=env, cwd=cwd)
 
 

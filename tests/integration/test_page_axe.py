@@ -63,6 +63,8 @@ def test_a_job(pages: Pages, browser: Browser, name: str) -> None:
     start(pages, page, task, **arguments)
     for step in steps:
         step(page)
+    # What is not known to be so at the moment is shown paler, like what is disabled.
+    expect(page.locator("offload-job")).not_to_have_attribute("data-stale", "")
     found = {}
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=t.cast("t.Any", scheme))

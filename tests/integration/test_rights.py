@@ -65,7 +65,7 @@ def test_web_enqueues_reads_and_cancels_and_a_worker_runs(
     waits = tasks["sample.add"].options(delay=100).delay(1)
     assert control.cancel(waits.id) is JobState.SCHEDULED
     assert control.overview().queues[0].waiting == 1
-    worker = systems["worker"].worker("--pool", "prefork", "--task-events")
+    worker = systems["worker"].worker("--pool", "prefork", "--task-events", mingle=True)
     with control.feed.subscribe([early.id]) as changes:
         assert early.get(timeout=20) == 3
         changes.wait(5)

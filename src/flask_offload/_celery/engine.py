@@ -72,7 +72,9 @@ class Engine(Intake):
         self._done: set[str] = set()
         self._abandoned: list[str] = []
         self._soon = threading.Event()
-        self._lock = threading.Lock()
+        # The handler of a cold shutdown reads what is left of results, in the thread that may hold
+        # this right now: it must get in, and what is looked at here may be gone afterwards.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         #: Of a worker whose pool runs jobs in this process.
         self.lane: Lane | None = None
@@ -124,7 +126,7 @@ class Engine(Intake):
         job_id, fence = self._drop(tag)
         with self._lock:
             if tag in self._done:
-                self._done.remove(tag)
+                self._done.discard(tag)
                 return
         self.store.ack(job_id, fence)
 
@@ -175,7 +177,7 @@ class Engine(Intake):
             held = self._held
             for end in ends:
                 if held.get(end.job_id) == end.fence:
-                    del held[end.job_id]
+                    held.pop(end.job_id, None)
         for end, answer in zip(ends, answers, strict=True):
             if answer < 0:
                 refused(end.job_id)
@@ -184,7 +186,7 @@ class Engine(Intake):
         fence, _, job_id = tag.partition(":")
         with self._lock:
             if self._held.get(job_id) == int(fence):
-                del self._held[job_id]
+                self._held.pop(job_id, None)
         return job_id, int(fence)
 
     # -- staying alive

@@ -40,7 +40,8 @@ class InProcessLane(Lane):
 
     def __init__(self, engine: Engine, consumer: t.Any) -> None:
         super().__init__(engine, consumer)
-        self._lock = threading.Lock()
+        # As the engine's: a shutdown may interrupt who holds it.
+        self._lock = threading.RLock()
         self._refilling = threading.Lock()
         self._loops = self._slow = self._in_pool = 0
         self._pid = os.getpid()
