@@ -113,5 +113,7 @@ def test_nothing_is_left_of_bundles_and_of_processes(system: System, tmp_path: P
         many.check()
         wait_until(lambda pids=pids: has_two(pids), 20)  # type: ignore[misc]
     many.check_nothing_is_held()
-    # A new process inherits what the worker has at that moment.
-    wait_until(lambda: used()[0] == before[0], message=lambda: f"{used()}, not {before}")
+    # Connections for replies have a poller each, and stay. What each round left would be six times.
+    wait_until(
+        lambda: (used()[0] - before[0]).total() < 6, message=lambda: f"{used()}, not {before}"
+    )
