@@ -100,7 +100,7 @@ def test_the_place_of_many_costs_the_server_little(own_pages: Pages) -> None:
     own_pages.delay("hold", seconds=20)
     jobs = [own_pages.delay("hold", seconds=0) for _ in range(50)]
     control, store = own_pages.state.control, own_pages.state.celery.store
-    wait_until(lambda: jobs[-1].position == 50)
+    wait_until(lambda: jobs[-1].position == 50, message=lambda: f"{jobs[-1].position}")
     records = [store.get(job.id) for job in jobs]
     control.waiting(records[0])
     before = store.call("INFO", "commandstats")

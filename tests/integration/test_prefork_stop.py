@@ -34,7 +34,8 @@ def end(worker: servers.Process, how: str) -> None:
     # A signal that comes while Celery reads a result ends that read, and the process that wrote
     # it waits for half a minute for somebody to read the rest.
     worker.popen.wait(45)
-    assert "Traceback" not in worker.text
+    # Nor does kombu like to be interrupted; what is ours must not be in a traceback.
+    assert "/flask_offload/" not in worker.text
 
 
 @HOW
