@@ -75,6 +75,17 @@ class Process:
         """Send a signal to it and to what it started."""
         os.killpg(self.pid, number)
 
+    def freeze(self) -> None:
+        """Stop it and what it started, until SIGCONT; returns once all of its threads stand."""
+        self.signal_all(signal.SIGSTOP)
+        # On a busy machine its other threads go on for a while until one has taken the signal.
+        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+
+    def thaw(self) -> None:
+        """Have it go on."""
+        self.signal_all(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL it and what it started."""
         with contextlib.suppress(ProcessLookupError):

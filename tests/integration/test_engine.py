@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 import typing as t
 from pathlib import Path
@@ -232,10 +231,10 @@ def test_worker_that_was_paused_past_its_lease_is_refused(
     job = tasks["sample.sleep"].delay(3, str(ledger))
     # What runs for moments only is told with its end: this one is past that.
     wait_until(lambda: job.record.state is JobState.RUNNING)
-    first.signal_all(signal.SIGSTOP)
+    first.freeze()
     system.worker("--pool", pool)
     wait_until(lambda: ledger.read_text().split() == ["start", "start"], 20)
-    first.signal_all(signal.SIGCONT)
+    first.thaw()
     assert job.get(timeout=20) == "slept"
     record = job.record
     assert (record.state, record.starts) == (JobState.SUCCEEDED, 2)

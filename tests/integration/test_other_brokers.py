@@ -338,7 +338,7 @@ def test_worker_killed_between_taking_a_job_and_noting_it(
     # Two, as the first job may be in its hands until it is acknowledged.
     worker = system.worker("--concurrency", "2")
     assert tasks["sample.add"].delay(1).get(timeout=20) == 2
-    worker.signal_all(signal.SIGSTOP)
+    worker.freeze()
     job = tasks["sample.note"].delay(str(ledger), "ran")
     # The broker has given it away: it is not in the queue any more.
     wait_until(lambda: in_queue(celery) == 0)
@@ -461,9 +461,9 @@ def test_paused_worker_keeps_its_job(system: System, tmp_path: Path) -> None:
     worker = system.worker("--concurrency", "1")
     job = tasks["sample.sleep"].delay(2, str(ledger))
     wait_until(lambda: words(ledger) == ["start"])
-    worker.signal_all(signal.SIGSTOP)
+    worker.freeze()
     system.worker()
     time.sleep(5)
-    worker.signal_all(signal.SIGCONT)
+    worker.thaw()
     assert job.get(timeout=20) == "slept"
     assert words(ledger) == ["start", "end"]

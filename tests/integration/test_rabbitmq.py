@@ -166,10 +166,10 @@ def test_paused_worker_loses_its_job_with_its_heartbeats(
         worker = system.worker("--concurrency", "1")
         job = tasks["sample.sleep"].delay(4, str(ledger))
         wait_until(ledger.exists)
-        worker.signal_all(signal.SIGSTOP)
+        worker.freeze()
         system.worker("--concurrency", "1")
         wait_until(lambda: ledger.read_text().split().count("start") == 2, 30)
-        worker.signal_all(signal.SIGCONT)
+        worker.thaw()
         assert job.get(timeout=30) == "slept"
         wait_until(lambda: ledger.read_text().split().count("end") == 2, 30)
         assert (job.record.state, job.record.starts) == (JobState.SUCCEEDED, 2)

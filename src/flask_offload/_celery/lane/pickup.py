@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 import typing as t
 
 from ..._store import Bell, StoreUnavailable
@@ -132,6 +133,10 @@ class Pickup:
         if bell.asked and bell.asked != frozenset(queues):
             self._take_back()
         if not bell.asked:
+            if self.ask_at <= time.monotonic():
+                # Before there is another question: of two, the later could be handed the job that
+                # comes first, which would go back, behind the one that this thread then runs.
+                return self._look(source, queues)
             # This thread asks for itself only: what the others do when the answer comes is not
             # known yet.
             bell.ask(queues, lane.fetch_command(queues, min(1, source.room()), 1, waits=True))
@@ -139,8 +144,12 @@ class Pickup:
         if answer is False:
             return None
         if answer is True:
-            return lane.look(queues, max(1, source.room()), lane.idle, waits=True)
+            return self._look(source, queues)
         return answer
+
+    def _look(self, source: Source, queues: list[str]) -> Fetched:
+        lane = self._lane
+        return lane.look(queues, max(1, source.room()), lane.idle, waits=True)
 
     def _take(self, found: Fetched | None) -> None:
         """Put jobs into the lane, and what is not for it on Celery's way."""
