@@ -129,6 +129,7 @@ class _Loan:
             except IndexError:
                 link = self._pool._new()
             self._link = link
+            link.looks = self._slots.qsize() == self._pool._limit - 1
             if self._pool._primary is not None:
                 self._pool.check(link)
         except BaseException:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
+import time
 import typing as t
 
 import hiredis
@@ -17,6 +19,14 @@ __all__ = ["Link", "StoreUnavailable"]
 
 #: Seconds by which an answer may come after its deadline, twice.
 CLOSE = 0.01
+#: Seconds for which a thread looks for an answer before it sleeps. Of a server that is near, it is
+#: there sooner than a processor that has gone to sleep is awake again.
+LOOK = 0.0001
+#: Most calls after one whose answer took longer that do not look for theirs.
+BLIND = 256
+
+#: Leaves the processor to whom it waits for, should that be on the same one.
+_let_others: t.Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
 
@@ -41,7 +51,7 @@ class StoreUnavailable(ServerError, redis.ConnectionError):
 class Link:
     """A connection of redis-py, lent for one step at a time, and the deadline of that step."""
 
-    __slots__ = ("_deadline", "_limit", "_poll", "_socket", "connection")
+    __slots__ = ("_blind", "_deadline", "_far", "_limit", "_poll", "_socket", "connection", "looks")
 
     def __init__(self, connection: t.Any) -> None:
         self.connection = connection
@@ -50,6 +60,11 @@ class Link:
         #: Seconds after which the socket gives up.
         self._limit = 0.0
         self._poll: t.Callable[[int], t.Any] = lambda _: True
+        #: Whether to look for answers, as no other thread waits for any: several would only take
+        #: the interpreter from each other.
+        self.looks = False
+        #: How many calls are not to look for their answers, and how many were not the last time.
+        self._blind = self._far = 0
 
     def open(self, deadline: Deadline) -> None:
         """Connect, unless connected to a peer that is still there."""
@@ -98,7 +113,23 @@ class Link:
     def call(self, *command: t.Any) -> t.Any:
         """Send one command and read its reply."""
         self.send(command)
+        if self.looks:
+            self._look()
         return self.read()
+
+    def _look(self) -> None:
+        """Look for the answer for a moment, unless answers take longer than that."""
+        if self._blind:
+            self._blind -= 1
+            return
+        until = time.perf_counter() + LOOK
+        while not self._poll(0):
+            if time.perf_counter() > until:
+                # The server is far away or busy, or this process is, in its other threads.
+                self._blind = self._far = min(BLIND, 2 * self._far or 1)
+                return
+            _let_others()
+        self._far = 0
 
     def send(self, *commands: tuple[t.Any, ...]) -> None:
         """Send commands, whose replies are yet to be read."""
