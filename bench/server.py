@@ -132,6 +132,12 @@ class Server:
         cpu = info["used_cpu_user"] + info["used_cpu_sys"]
         return Reading(calls, info["total_reads_processed"], cpu, info["used_memory"])
 
+    def settle(self) -> None:
+        """Wait until it no longer writes its append-only file anew, as it does each time that it
+        has doubled: meanwhile each page of memory that it touches is copied."""
+        while self.client.info("persistence")["aof_rewrite_in_progress"]:
+            time.sleep(0.1)
+
     def stop(self) -> None:
         self._end()
         shutil.rmtree(self.folder, ignore_errors=True)

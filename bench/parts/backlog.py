@@ -27,6 +27,7 @@ def measure(bench: Bench) -> list[Row]:
         began = time.monotonic()
         bench.fill(side, bench.backlog)
         fill = time.monotonic() - began
+        bench.server.settle()
         left = bench.backlog
         for _ in range(bench.rounds):
             # Those that the worker before had in hand count as not done; they are few.
