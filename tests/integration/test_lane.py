@@ -80,6 +80,26 @@ def test_what_waits_behind_a_job_that_turns_out_slow_goes_to_another_thread(
     assert slow.get(timeout=20) == "slept"
 
 
+def test_a_job_that_was_thought_brief_keeps_nobody_waiting(system: System, tmp_path: Path) -> None:
+    """No other thread was sent to wait for the next job as it started."""
+    sleep = tasks_of(system)["sample.sleep"]
+    system.worker("--pool", "threads", "--concurrency", "2")
+    waited = []
+    for number in range(5):
+        for _ in range(100):
+            sleep.delay(0.0005).get(timeout=20)
+        ledger = tmp_path / f"ledger{number}"
+        slow = sleep.delay(1.5, str(ledger))
+        wait_until(ledger.exists)
+        started = time.monotonic()
+        assert sleep.delay(0.0005).get(timeout=20) == "slept"
+        waited.append(time.monotonic() - started)
+        assert slow.get(timeout=20) == "slept"
+        assert slow.record.starts == 1
+    # The event loop of the worker would notice within a second.
+    assert sorted(waited)[2] < 0.3, waited
+
+
 @POOLS
 def test_connections_that_are_lost_lose_and_repeat_nothing(
     system: System, tmp_path: Path, pool: str

@@ -29,6 +29,9 @@ if t.TYPE_CHECKING:
 
 __all__ = ["ThreadsLane"]
 
+#: Seconds that a job takes at most for which no other thread is sent to wait for the next one; that
+#: would take from the interpreter as it starts. Should it take longer, it is made good for.
+BRIEF = 0.002
 #: How often each job waits for something else, and for how many seconds several threads are better
 #: then.
 WAITS, APART = 0.5, 1.0
@@ -143,8 +146,11 @@ class ThreadsLane(InProcessLane):
             if cost > HOT or self._moved_at < self._apart_until:
                 run = 0
                 self._not_alone(me)
-                if not self._waits:
-                    self._spread()
+                if cost > BRIEF or self._waiting or self._more:
+                    if not self._waits:
+                        self._spread()
+                else:
+                    self._commits.look()
                 self._run(light, cost)
                 if self._more and self._behind < SHARE / 2 * self._quick:
                     self._refill()
@@ -177,13 +183,19 @@ class ThreadsLane(InProcessLane):
             self._commits.put_down()
 
     def _give_back_stuck(self) -> bool:
-        if self._alone is not None and time.monotonic() - self._moved_at > SOON:
+        slow = time.monotonic() - self._moved_at > SOON
+        if slow and (self._alone is not None or self._unheard):
             self._alone = None
             self._spread()
         if self._alone is None:
             # Also where its thread has taken it up right now.
             self._commits.put_down()
-        return super()._give_back_stuck() or self._alone is not None
+        return super()._give_back_stuck() or self._alone is not None or self._unheard
+
+    @property
+    def _unheard(self) -> bool:
+        """Whether a job keeps the thread that would wait for more."""
+        return self._loops > 0 and not self._waits and self._may_wait(self._free)
 
     def _wait_or_leave(self) -> bool:
         """Wait for jobs, unless another thread does; false if this one has left the lane."""
