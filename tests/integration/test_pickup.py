@@ -42,7 +42,7 @@ def ask(bell: Bell, store: Store, *queues: str) -> None:
     asked = list(queues) or ["celery"]
     # As a worker does, so that the server knows the script.
     store.fetch("w", ["nothing"], 1)
-    bell.ask(asked, store.fetch_command("w", asked, 1, 1, 0, "{}"))
+    bell.ask(asked, store.fetch_command("w", asked, 1))
 
 
 def due(store: Store) -> int:

@@ -53,8 +53,7 @@ class Deliveries(Base):
         :param waits: The worker will be there when the next delayed job is due. Of several, one is
             told when that is, and the others a little later.
         """
-        slots = room if slots is None else slots
-        asked = self._asked(worker, queues, room, slots, share, costs, int(waits))
+        asked = self._asked(worker, queues, room, slots, share, costs, waits)
         at = time.monotonic()
         return fetched(self._script("fetch", "", *asked), at)
 
@@ -63,22 +62,31 @@ class Deliveries(Base):
         worker: str,
         queues: t.Sequence[str],
         room: int,
-        slots: int,
-        share: float,
-        costs: str,
         *,
+        slots: int | None = None,
+        share: float = 0,
+        costs: str = "{}",
         waits: bool = False,
     ) -> tuple[t.Any, ...]:
         """What :meth:`fetch` sends to a server that knows the script; :func:`fetched` reads the
         answer."""
-        asked = self._asked(worker, queues, room, slots, share, costs, int(waits))
+        asked = self._asked(worker, queues, room, slots, share, costs, waits)
         args = (*self._common(""), *asked)
         return scripts.command("fetch", [self.keys.job("")], args)
 
     def _asked(
-        self, worker: str, queues: t.Sequence[str], room: int, *more: t.Any
+        self,
+        worker: str,
+        queues: t.Sequence[str],
+        room: int,
+        slots: int | None,
+        share: float,
+        costs: str,
+        waits: bool,
     ) -> tuple[t.Any, ...]:
-        return (worker, room, self._lease, json.dumps(list(queues)), *more)
+        slots = room if slots is None else slots
+        asked = json.dumps(list(queues)), slots, share, costs, int(waits)
+        return (worker, room, self._lease, *asked)
 
     def extend(self, held: t.Mapping[str, int]) -> tuple[list[str], list[str]]:
         """Say that a worker is alive.

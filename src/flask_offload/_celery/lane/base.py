@@ -30,6 +30,8 @@ __all__ = ["SHARE", "STUCK", "Lane"]
 #: Celery's own, which says what it receives.
 received = logging.getLogger("celery.worker.strategy")
 
+R = t.TypeVar("R")
+
 #: Seconds of work that may wait behind each thread.
 SHARE = 0.02
 #: Seconds without a start after which waiting jobs are given back.
@@ -150,11 +152,7 @@ class Lane:
         waits: bool = False,
     ) -> Fetched:
         """What the server has for threads that have nothing to do; see :meth:`.Store.fetch`."""
-        self._queues = queues
-        worker, costs = self._engine.worker, self._costs.shown()
-        return self.store.fetch(
-            worker, queues, room, slots=slots, share=share, costs=costs, waits=waits
-        )
+        return self._question(self.store.fetch, queues, room, slots, share, waits)
 
     def fetch_command(
         self,
@@ -166,9 +164,20 @@ class Lane:
         waits: bool = False,
     ) -> tuple[t.Any, ...]:
         """The command that looks."""
+        return self._question(self.store.fetch_command, queues, room, slots, share, waits)
+
+    def _question(
+        self,
+        how: t.Callable[..., R],
+        queues: t.Sequence[str],
+        room: int,
+        slots: int,
+        share: float,
+        waits: bool,
+    ) -> R:
         self._queues = queues
         worker, costs = self._engine.worker, self._costs.shown()
-        return self.store.fetch_command(worker, queues, room, slots, share, costs, waits=waits)
+        return how(worker, queues, room, slots=slots, share=share, costs=costs, waits=waits)
 
     def take(self, found: Fetched) -> list[tuple[Message, str]]:
         """Take jobs in; what must go Celery's way is returned."""
