@@ -66,6 +66,8 @@ class LightRequest(OffloadRequest):
     _ignore_result = False
     _connection_errors = ()
     began = 0.0
+    #: What :attr:`request_dict` is, once it was wanted.
+    _seen: dict[str, t.Any] | None = None
     #: Whether its end was told, or is about to be.
     ended = False
     #: Whether there is nothing to do after it but to store what it returns.
@@ -78,27 +80,48 @@ class LightRequest(OffloadRequest):
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise Unfit
         job_id, fence, queue, _, at_once, sender = delivery
-        hostname = consumer.hostname
-        self._offload, self.tag = engine, (tag := f"{fence}:{job_id}")
-        self._app, self._task, self._hostname = consumer.app, task, hostname
+        self._offload, self.tag = engine, f"{fence}:{job_id}"
+        self._app, self._task, self._hostname = consumer.app, task, consumer.hostname
         self._eventer = consumer.event_dispatcher
         self._body = self._Request__payload = (args, kwargs, embed or _NOTHING)
         self._args, self._kwargs = args, kwargs
         self._argsrepr, self._kwargsrepr = argsrepr, kwargsrepr
         self.id = self._root_id = job_id
         self._type = self.name = name
-        again = fence > 1
-        self._delivery_info = {
-            "exchange": "", "routing_key": queue, "priority": 0, "redelivered": again,
-        }  # fmt: skip
-        self._request_dict = request = _BLANK.copy()
+        #: What else :meth:`_made` needs.
+        self._way = origin, reply_to, queue, fence, sender if at_once else None
+        if embed or more:
+            extra, others = more or ({}, {})
+            self._is_unusual(extra, others, embed)
+
+    @property
+    def request_dict(self) -> dict[str, t.Any]:
+        """What the task gets to see of its request.
+
+        Made when it is wanted: it is most of what a request takes, and hundreds may wait.
+        """
+        if self._seen is None:
+            # Whoever comes at the same time gets the same.
+            self.__dict__.setdefault("_seen", self._made())
+        return t.cast("dict[str, t.Any]", self._seen)
+
+    #: As Celery's own methods call it.
+    _request_dict = request_dict
+
+    def _made(self) -> dict[str, t.Any]:
+        origin, reply_to, queue, fence, sender = self._way
+        job_id, again = self.id, fence > 1
+        request = _BLANK.copy()
         request["id"] = request["root_id"] = request["correlation_id"] = job_id
         request["timelimit"], request["stamps"] = [None, None], {}
-        request["task"], request["origin"] = name, origin
-        request["argsrepr"], request["kwargsrepr"] = argsrepr, kwargsrepr
-        request["args"], request["kwargs"] = args, kwargs
-        request["reply_to"], request["hostname"] = reply_to, hostname
-        request["delivery_info"], request[FENCE] = self._delivery_info, fence
+        request["task"], request["origin"] = self._type, origin
+        request["argsrepr"], request["kwargsrepr"] = self._argsrepr, self._kwargsrepr
+        request["args"], request["kwargs"] = self._args, self._kwargs
+        request["reply_to"], request["hostname"] = reply_to, self._hostname
+        request[FENCE] = fence
+        request["delivery_info"] = {
+            "exchange": "", "routing_key": queue, "priority": 0, "redelivered": again,
+        }  # fmt: skip
         request["properties"] = {
             "correlation_id": job_id,
             "body_encoding": "base64",
@@ -106,13 +129,15 @@ class LightRequest(OffloadRequest):
             "delivery_mode": 2,
             "priority": 0,
             "reply_to": reply_to,
-            "delivery_tag": tag,
+            "delivery_tag": self.tag,
         }
-        if at_once:
+        if sender is not None:
             request[AT_ONCE] = sender
-        if embed or more:
-            extra, others = more or ({}, {})
-            self._is_unusual(extra, others, embed)
+        return request
+
+    @property
+    def _delivery_info(self) -> dict[str, t.Any]:
+        return t.cast("dict[str, t.Any]", self.request_dict["delivery_info"])
 
     def _is_unusual(
         self, extra: dict[str, t.Any], others: dict[str, t.Any], embed: dict[str, t.Any] | None
@@ -137,7 +162,7 @@ class LightRequest(OffloadRequest):
         properties = request["properties"]
         properties.update(others)
         request["correlation_id"] = properties["correlation_id"]
-        self._delivery_info["priority"] = properties["priority"]
+        request["delivery_info"]["priority"] = properties["priority"]
         self.name = request["shadow"] or self._type
         self._root_id, self._parent_id = request["root_id"], request["parent_id"]
         ignore = request["ignore_result"]
