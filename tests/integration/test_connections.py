@@ -19,7 +19,7 @@ import servers
 import topologies
 from event_stream import stream
 from flask_offload import ConfigError, EnqueueError
-from flask_offload._store import connection_options, driver, examine
+from flask_offload._store import connection_options, examine
 from servers import Valkey, free_port
 from servers import valkey as own_server
 from topologies import SentinelSetup, TLSServer, needs_redis
@@ -274,7 +274,7 @@ def test_a_server_that_is_too_old(make_system: MakeSystem, valkey: Valkey) -> No
         assert "Traceback" not in worker.text
 
 
-def test_the_version_of_the_driver_is_looked_up_once(system: System, valkey: Valkey) -> None:
+def test_connections_share_a_driver_and_have_small_buffers(system: System, valkey: Valkey) -> None:
     def told() -> set[tuple[str, str]]:
         with valkey.client() as client:
             found = client.client_list()
@@ -284,8 +284,10 @@ def test_the_version_of_the_driver_is_looked_up_once(system: System, valkey: Val
     kwargs = app.store.connections._settings.connection_kwargs
     with app.connection_for_read() as connection:
         params = connection.default_channel._connparams()
-    assert params["driver_info"] is kwargs["driver_info"] is driver()
+    assert params["driver_info"] is kwargs["driver_info"]
+    assert params["socket_read_size"] == kwargs["socket_read_size"] < 65_536
     app.store.call("PING")
     assert ("redis-py", redis.__version__) in told()
     # Who names another in the URL means it.
     assert "driver_info" not in connection_options("redis://host?lib_name=shop")
+    assert connection_options("redis://host?socket_read_size=99")["socket_read_size"] == 99

@@ -9,7 +9,13 @@ from celery.backends.redis import RedisBackend
 from kombu.transport import redis as kombu_redis
 from kombu.utils.url import maybe_sanitize_url
 
-from .._store import Primary, SentinelConnection, SentinelTLSConnection, connection_options, driver
+from .._store import (
+    Primary,
+    SentinelConnection,
+    SentinelTLSConnection,
+    connection_options,
+    with_ours,
+)
 from .._store.sentinel import PORT, SentinelPool
 
 __all__ = ["SentinelChannel", "StoreConnections"]
@@ -51,9 +57,7 @@ class SentinelChannel(kombu_redis.Channel):  # type: ignore[misc]
         if sentinels:
             self.connection_class = SentinelConnection
             self.connection_class_ssl = SentinelTLSConnection
-        params: dict[str, t.Any] = super()._connparams(asynchronous)
-        if not params.keys() & {"lib_name", "lib_version"}:
-            params["driver_info"] = driver()
+        params: dict[str, t.Any] = with_ours(super()._connparams(asynchronous))
         if not sentinels:
             return params
         # The first sentinel, which stands in the URL for people to read.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import deferred as deferred  # before anything imports redis
-from .address import connection_options, driver
+from .address import connection_options, with_ours
 from .adoption import Adoption, Arrival, Entry, as_bytes
 from .ahead import Ahead
 from .bell import Bell
@@ -64,11 +64,11 @@ __all__ = [
     "acl",
     "as_bytes",
     "connection_options",
-    "driver",
     "examine",
     "fetched",
     "overview",
     "read_scripts",
     "safe_name",
     "statistics",
+    "with_ours",
 ]

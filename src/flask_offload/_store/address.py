@@ -10,7 +10,11 @@ import redis
 
 from . import sentinel
 
-__all__ = ["Reason", "connection_options", "driver", "reason", "redis_url"]
+__all__ = ["Reason", "connection_options", "reason", "redis_url", "with_ours"]
+
+#: Bytes that a connection reads at a time. redis-py keeps a buffer of that size for each of the
+#: eleven of a worker, by default of four times as much.
+READ = 16_384
 
 CLIENT_CERTIFICATE = (
     "If it wants to see a certificate, set ssl_certfile and ssl_keyfile in OFFLOAD_URL to one that "
@@ -26,7 +30,7 @@ def redis_url(url: str) -> str:
 
 
 @functools.cache
-def driver() -> redis.DriverInfo:
+def _driver() -> redis.DriverInfo:
     """What connections tell the server of this library.
 
     Without it, redis-py looks its own version up among the installed packages for each connection:
@@ -41,9 +45,14 @@ def connection_options(url: str) -> dict[str, t.Any]:
     :raises ConfigError: A ``sentinel://`` URL is malformed.
     :raises ValueError: Another one is.
     """
-    options = _options(redis_url(url))
+    return with_ours(_options(redis_url(url)))
+
+
+def with_ours(options: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Options of a connection, with what all of ours have in common."""
     if not options.keys() & {"lib_name", "lib_version"}:
-        options["driver_info"] = driver()
+        options["driver_info"] = _driver()
+    options.setdefault("socket_read_size", READ)
     return options
 
 
