@@ -13,6 +13,7 @@ from contextlib import suppress
 from queue import Empty
 from time import monotonic
 
+from celery import signals
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
@@ -22,7 +23,6 @@ from redis.exceptions import OutOfMemoryError
 from .._store import StoreUnavailable
 from . import stock
 from .engine import Engine
-from .lane import prefork as prefork
 from .lane import threads as threads
 from .lane.base import Lane
 from .message import Message, is_task
@@ -307,3 +307,11 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
         engine: Engine | None = self.client.transport_options.get("engine")
         if engine is not None:
             engine.wake = lambda: loop.call_soon(_nothing)
+
+
+@signals.worker_before_create_process.connect(weak=False)
+def _load_prefork(sender: t.Any, **_: t.Any) -> None:
+    """Load what workers with other pools need not have in memory."""
+    from .lane import prefork
+
+    prefork.make_slots(sender._processes)

@@ -20,7 +20,6 @@ import typing as t
 from billiard import get_start_method
 from billiard.einfo import ExceptionInfo
 from billiard.pool import MaybeEncodingError
-from celery import signals
 from celery.app import trace
 
 from .. import logfile, ownlines
@@ -32,7 +31,7 @@ from .light import LightRequest, _current
 if t.TYPE_CHECKING:
     from ..._store import Finished
 
-__all__ = ["RAISED", "Job", "Outcome", "Tickets", "run", "slots"]
+__all__ = ["RAISED", "Job", "Outcome", "Tickets", "make_slots", "run", "slots"]
 
 #: A job as it travels: the name of its task, its id, its request, and of :class:`.LightRequest`
 #: ``simple`` and ``tells``.
@@ -79,12 +78,12 @@ class Tickets:
 slots: list[Tickets] = []
 
 
-@signals.worker_before_create_process.connect(weak=False)
-def _make_slots(sender: t.Any, **_: t.Any) -> None:
+def make_slots(processes: int) -> None:
+    """Make those of a pool, before its processes are."""
     # Otherwise, and for processes that a pool grows by later, a bundle is one job. A process that
     # is not forked, as on macOS, would not have them.
     if not slots and hasattr(os, "eventfd") and get_start_method() == "fork":
-        slots.extend(Tickets() for _ in range(max(8, 2 * sender._processes)))
+        slots.extend(Tickets() for _ in range(max(8, 2 * processes)))
 
 
 class _Ends:

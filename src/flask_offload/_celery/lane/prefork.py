@@ -21,7 +21,7 @@ from celery.worker import state as worker_state
 from ..._store import StoreUnavailable
 from .. import logfile, ownlines
 from .base import SHARE, STUCK, Lane
-from .bundles import run, slots
+from .bundles import make_slots, run, slots
 from .pooled import Bundle, PooledRequest
 
 if t.TYPE_CHECKING:
@@ -29,7 +29,7 @@ if t.TYPE_CHECKING:
     from ..engine import Engine
     from ..message import Message
 
-__all__ = ["PreforkLane"]
+__all__ = ["PreforkLane", "make_slots"]
 
 #: Seconds of work of one bundle, and most jobs of one.
 BUNDLE, MOST = 0.005, 25
