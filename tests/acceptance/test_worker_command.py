@@ -324,11 +324,11 @@ def test_max_jobs_replaces_a_process_and_loses_none(
 
 
 def test_max_memory_replaces_a_process(start: t.Callable[..., Workers]) -> None:
-    workers = start("--processes", "1", "--max-memory", "250", ready=1)
+    workers = start("--processes", "1", "--max-memory", "200", ready=1)
     before = workers.pids()
     workers.run("shop.hold", 200).get(timeout=20)
     workers.ready(1, without=before)
-    assert re.search(r"takes over from \d+, which uses \d+ MB \(--max-memory 250\)\.", workers.text)
+    assert re.search(r"takes over from \d+, which uses \d+ MB \(--max-memory 200\)\.", workers.text)
 
 
 def test_start_that_fails_again_and_again_ends_it(

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import click
 from flask.cli import AppGroup
-
-from .adopt import adopt
-from .dev import dev
-from .doctor import doctor, print_acl
-from .jobs import jobs
-from .worker import worker
+from werkzeug.utils import import_string
 
 __all__ = ["offload_cli"]
 
-offload_cli = AppGroup("offload", help="Run and look after background jobs.")
-offload_cli.add_command(worker)
-offload_cli.add_command(dev)
-offload_cli.add_command(jobs)
-offload_cli.add_command(adopt)
-offload_cli.add_command(doctor)
-offload_cli.add_command(print_acl)
+COMMANDS = {
+    "acl": "doctor:print_acl",
+    "adopt": "adopt:adopt",
+    "dev": "dev:dev",
+    "doctor": "doctor:doctor",
+    "jobs": "jobs:jobs",
+    "worker": "worker:worker",
+}
+
+
+class _Commands(AppGroup):
+    """Loads each command when it is wanted: a worker would have the others in memory."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = COMMANDS.get(cmd_name)
+        return import_string(f"{__name__}.{found}") if found else None
+
+
+offload_cli = _Commands("offload", help="Run and look after background jobs.")
