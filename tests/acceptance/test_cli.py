@@ -38,6 +38,19 @@ def started(system: System, name: str, *arguments: str) -> servers.Process:
     return process
 
 
+def test_help_lists_the_commands_and_a_wrong_one_is_refused(system: System) -> None:
+    listed = flask(system, "offload", "--help").stdout.partition("Commands:\n")[2]
+    names = [line.split()[0] for line in listed.splitlines()]
+    assert names == ["acl", "adopt", "dev", "doctor", "jobs", "worker"]
+    for name in names:
+        done = flask(system, "offload", name, "--help")
+        assert done.returncode == 0, done.stderr
+        assert f"offload {name}" in done.stdout
+    done = flask(system, "offload", "jbos")
+    assert done.returncode == 2
+    assert "No such command 'jbos'" in done.stderr
+
+
 def test_worker_runs_jobs(system: System) -> None:
     process = started(system, "worker", "offload", "worker", "-P", "threads", "-Q", "celery,slow")
     wait_until(lambda: "ready." in process.text, 30, message=lambda: process.text)

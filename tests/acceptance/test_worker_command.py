@@ -29,7 +29,7 @@ MORE_PATH = os.pathsep.join(["", *filter(None, [os.environ.get("PYTHONPATH")])])
 
 #: An app whose code the tests change: the one of ``sample``, with two tasks more.
 SHOP = """
-import gc, os, random, time, uuid
+import gc, os, random, sys, time, uuid
 
 import sample
 from flask_offload._celery.lane.light import LightRequest
@@ -60,6 +60,11 @@ def requests(collect):
     found = sum(isinstance(o, LightRequest) for o in gc.get_objects())
     gc.enable() if collect else gc.disable()
     return found
+
+
+@celery.task(name="shop.loaded")
+def loaded(names):
+    return [name for name in names if name in sys.modules]
 """
 
 
@@ -329,6 +334,16 @@ def test_max_memory_replaces_a_process(start: t.Callable[..., Workers]) -> None:
     workers.run("shop.hold", 200).get(timeout=20)
     workers.ready(1, without=before)
     assert re.search(r"takes over from \d+, which uses \d+ MB \(--max-memory 200\)\.", workers.text)
+
+
+def test_what_no_process_needs_is_not_in_memory(start: t.Callable[..., Workers]) -> None:
+    workers = start("--processes", "1", ready=1)
+    own = "flask_offload._celery.lane."
+    here, elsewhere = f"{own}threads", [
+        f"{own}prefork", "celery.concurrency.prefork", "flask_offload._cli.dev", "pygments",
+        "redis.asyncio.client",
+    ]  # fmt: skip
+    assert workers.run("shop.loaded", [here, *elsewhere]).get(timeout=20) == [here]
 
 
 def test_start_that_fails_again_and_again_ends_it(
