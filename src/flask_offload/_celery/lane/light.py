@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import typing as t
 from contextvars import ContextVar
@@ -42,6 +43,10 @@ _UNFIT = ("id", "compression", "expires", "stamped_headers")
 
 _reserved: t.Any = worker_state.reserved_requests
 _active: t.Any = worker_state.active_requests
+
+
+#: As the engine's: a shutdown may interrupt who holds it.
+_making = threading.RLock()
 
 
 class Unfit(Exception):
@@ -100,10 +105,14 @@ class LightRequest(OffloadRequest):
 
         Made when it is wanted: it is most of what a request takes, and hundreds may wait.
         """
-        if self._seen is None:
+        seen = self._seen
+        if seen is None:
             # Whoever comes at the same time gets the same.
-            self.__dict__.setdefault("_seen", self._made())
-        return t.cast("dict[str, t.Any]", self._seen)
+            with _making:
+                seen = self._seen
+                if seen is None:
+                    self._seen = seen = self._made()
+        return seen
 
     #: As Celery's own methods call it.
     _request_dict = request_dict
