@@ -81,6 +81,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', stam
   end
 end
 
+-- Most jobs of one answer: it is in the memory of the worker all at once.
+local MOST = 100
 local out, waiting, handed, until_when = { '', 0 }, 0, 0, stamp(now + lease)
 
 -- Whether there is a place for a job of this task. What is known to be quick may wait behind
@@ -147,7 +149,7 @@ for _, queue in ipairs(cjson.decode(ARGV[7])) do
   local line = prefix .. 'queue:' .. queue
   if redis.call('SISMEMBER', prefix .. 'paused', queue) == 0 then
     local going = true
-    while going and handed < 200 do
+    while going and handed < MOST do
       -- Several at once, where several may fit; those that do not go back to where they were.
       local popped = redis.call('ZPOPMIN', line, share > 0 and 20 or 1)
       if #popped == 0 then break end
