@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import typing as t
 from collections import deque
 from contextlib import suppress
@@ -27,6 +28,8 @@ __all__ = ["CLIENT_NAME", "Connections", "Deadline", "Link", "StoreUnavailable"]
 
 #: The name of the connections on which our workers wait.
 CLIENT_NAME = "flask-offload"
+#: Seconds after which who was one of several threads counts as alone.
+QUIET = 0.01
 
 
 class Connections:
@@ -56,6 +59,8 @@ class Connections:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._free: deque[Link] = deque()
+        #: When several threads had one each, by the monotonic clock.
+        self._shared_at = -QUIET
         self._slots: SimpleQueue[None] = SimpleQueue()
         for _ in range(self._limit):
             self._slots.put(None)
@@ -95,6 +100,13 @@ class Connections:
         options = {**options, **self._settings.connection_kwargs}
         return Link(self._settings.connection_class(**options))
 
+    def _is_quiet(self) -> bool:
+        """Whether only who asks has a connection, and has been the only one for a while."""
+        now = time.monotonic()
+        if self._slots.qsize() < self._limit - 1:
+            self._shared_at = now
+        return now - self._shared_at > QUIET
+
     def check(self, link: Link) -> None:
         """Close a connection to a server that is the primary no longer."""
         if self._primary is not None:
@@ -129,7 +141,7 @@ class _Loan:
             except IndexError:
                 link = self._pool._new()
             self._link = link
-            link.looks = self._slots.qsize() == self._pool._limit - 1
+            link.looks = self._pool._is_quiet()
             if self._pool._primary is not None:
                 self._pool.check(link)
         except BaseException:

@@ -60,8 +60,8 @@ class Link:
         #: Seconds after which the socket gives up.
         self._limit = 0.0
         self._poll: t.Callable[[int], t.Any] = lambda _: True
-        #: Whether to look for answers, as no other thread waits for any: several would only take
-        #: the interpreter from each other.
+        #: Whether to look for answers, as no other thread waits for any: each look gives away the
+        #: interpreter, and several threads would halve each other's pace.
         self.looks = False
         #: How many calls are not to look for their answers, and how many were not the last time.
         self._blind = self._far = 0
