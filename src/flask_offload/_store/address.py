@@ -13,7 +13,7 @@ from . import sentinel
 __all__ = ["Reason", "connection_options", "reason", "redis_url", "with_ours"]
 
 #: Bytes that a connection reads at a time. redis-py keeps a buffer of that size for each of the
-#: eleven of a worker, by default of four times as much.
+#: eleven of a worker, by default of twice as much.
 READ = 16_384
 
 CLIENT_CERTIFICATE = (
